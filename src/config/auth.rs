@@ -1,0 +1,167 @@
+//! Which authentication methods the server may ask for.
+//!
+//! The names are those of libpq's `require_auth` (manual: libpq-connect). The server chooses the
+//! method, so a client that takes whatever is asked for sends its password in clear to anyone who
+//! answers at the address. This set is the client's side of that choice. It only names methods;
+//! the session decides what a server's request amounts to.
+
+use std::fmt;
+use std::ops::BitOr;
+use std::str::FromStr;
+
+use super::refuse;
+use crate::error::Error;
+
+/// A set of authentication methods, never empty.
+///
+/// ```
+/// use distlock::AuthMethods;
+///
+/// let methods: AuthMethods = "md5,scram-sha-256".parse()?;
+/// assert_eq!(methods, AuthMethods::MD5 | AuthMethods::SCRAM_SHA_256);
+/// assert!(!methods.contains(AuthMethods::PASSWORD));
+/// # Ok::<(), distlock::Error>(())
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct AuthMethods(u8);
+
+impl AuthMethods {
+    /// The server lets the session in without asking for anything (`trust`, `peer`).
+    pub const NONE: Self = Self(1);
+    /// The password in clear text. Whoever reads the connection reads the password.
+    pub const PASSWORD: Self = Self(1 << 1);
+    /// The MD5 method. The server does not prove that it knows the password.
+    pub const MD5: Self = Self(1 << 2);
+    /// SCRAM-SHA-256 (RFC 7677): the server proves that it knows the password, too.
+    pub const SCRAM_SHA_256: Self = Self(1 << 3);
+
+    const NAMES: [(Self, &'static str); 4] = [
+        (Self::NONE, "none"),
+        (Self::PASSWORD, "password"),
+        (Self::MD5, "md5"),
+        (Self::SCRAM_SHA_256, "scram-sha-256"),
+    ];
+
+    /// Whether every method of `other` is in this set.
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+impl BitOr for AuthMethods {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+/// Reads a list such as `md5,scram-sha-256`. As in libpq, spaces are not skipped and no method may
+/// come twice.
+impl FromStr for AuthMethods {
+    type Err = Error;
+
+    fn from_str(list: &str) -> Result<Self, Error> {
+        let mut methods = Self(0);
+        for (index, name) in list.split(',').enumerate() {
+            let method = Self::from_name(index + 1, name)?;
+            if methods.contains(method) {
+                return refuse(format_args!(
+                    "require_auth names the method {method} twice; remove one of them"
+                ));
+            }
+            methods = methods | method;
+        }
+        Ok(methods)
+    }
+}
+
+impl AuthMethods {
+    /// One method of a list. A text that is no method at all is not repeated in the error: it
+    /// could be a piece of a password that an unquoted space cut off.
+    fn from_name(place: usize, name: &str) -> Result<Self, Error> {
+        if let Some((method, _)) = Self::NAMES.into_iter().find(|(_, known)| *known == name) {
+            return Ok(method);
+        }
+        if name.starts_with('!') {
+            return refuse(format_args!(
+                "require_auth excludes a method with `!`, which is not supported; \
+                 list the methods to accept instead, such as scram-sha-256"
+            ));
+        }
+        if let Some(known) = ["gss", "sspi", "oauth"].into_iter().find(|known| *known == name) {
+            return refuse(format_args!(
+                "require_auth names {known}, which is known to libpq but not supported; \
+                 use none, password, md5 or scram-sha-256"
+            ));
+        }
+        refuse(format_args!(
+            "entry {place} of require_auth is not an authentication method; expected none, \
+             password, md5 or scram-sha-256, separated by commas without spaces"
+        ))
+    }
+}
+
+impl fmt::Display for AuthMethods {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        for (method, name) in Self::NAMES {
+            if self.contains(method) {
+                write!(f, "{separator}{name}")?;
+                separator = ",";
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for AuthMethods {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AuthMethods({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_set_reads_back_from_what_it_prints() {
+        for bits in 1..16 {
+            let methods = AuthMethods(bits);
+            assert_eq!(methods.to_string().parse::<AuthMethods>().unwrap(), methods);
+        }
+        assert_eq!(format!("{:?}", AuthMethods::MD5 | AuthMethods::NONE), "AuthMethods(none,md5)");
+    }
+
+    #[test]
+    fn a_set_contains_exactly_what_was_put_in() {
+        let both = AuthMethods::MD5 | AuthMethods::SCRAM_SHA_256;
+        assert!(both.contains(AuthMethods::MD5) && both.contains(both));
+        assert!(!both.contains(AuthMethods::NONE));
+        assert!(!AuthMethods::MD5.contains(both));
+    }
+
+    #[test]
+    fn a_list_that_libpq_refuses_or_that_is_not_supported_is_refused() {
+        let rows = [
+            ("", "entry 1"),
+            ("md5,", "entry 2"),
+            (",md5", "entry 1"),
+            ("md5, none", "entry 2"),
+            ("MD5", "entry 1"),
+            ("scram-sha-1", "entry 1"),
+            ("md5,md5", "twice"),
+            ("none,scram-sha-256,none", "twice"),
+            ("!none", "list the methods to accept"),
+            ("md5,!none", "list the methods to accept"),
+            ("gss", "known to libpq but not supported"),
+            ("sspi", "known to libpq but not supported"),
+            ("oauth", "known to libpq but not supported"),
+        ];
+        for (list, expected) in rows {
+            let error = list.parse::<AuthMethods>().unwrap_err();
+            assert!(error.is_config() && error.to_string().contains(expected), "{list}: {error}");
+        }
+    }
+}

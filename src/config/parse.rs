@@ -1,0 +1,413 @@
+//! The two grammars of a connection string (manual: libpq-connect, "Connection Strings").
+//!
+//! `Config`'s conversions call [`parse`], which takes a string apart; what a value means, and what
+//! stands in for a missing one, is up to `settings`. The grammars are those of libpq with these
+//! differences, all of them towards refusing:
+//!
+//! * a `\` at the very end of the string (libpq drops it);
+//! * an `@` in the path of a URL, which is nearly always the end of a password that has a `/`;
+//! * percent-encoded bytes that are not UTF-8, and `/` or `?` between `[` and `]`;
+//! * several hosts; parameters that this crate does not support.
+//!
+//! Errors give places and names, never values. A name is given only where it can be no piece of a
+//! password; elsewhere the place stands for it.
+
+use std::fmt;
+
+use zeroize::Zeroizing;
+
+use super::settings::{Keyword, Settings, is_space};
+use super::{Secret, refuse};
+use crate::error::Error;
+
+/// Far more than any honest string needs.
+const MAX_STRING_BYTES: usize = 64 * 1024;
+
+/// A name may differ from a parameter by this many letters to be taken for a slip.
+const MAX_SLIPS: usize = 2;
+
+/// Parameters of libpq 18 that this crate does not have.
+const LIBPQ_ONLY: &[&str] = &[
+    "channel_binding",
+    "fallback_application_name",
+    "gssdelegation",
+    "gssencmode",
+    "gsslib",
+    "hostaddr",
+    "keepalives",
+    "keepalives_count",
+    "keepalives_idle",
+    "keepalives_interval",
+    "krbsrvname",
+    "load_balance_hosts",
+    "max_protocol_version",
+    "min_protocol_version",
+    "oauth_client_id",
+    "oauth_client_secret",
+    "oauth_issuer",
+    "oauth_scope",
+    "options",
+    "passfile",
+    "replication",
+    "requirepeer",
+    "requiressl",
+    "scram_client_key",
+    "scram_server_key",
+    "service",
+    "servicefile",
+    "ssl_max_protocol_version",
+    "ssl_min_protocol_version",
+    "sslcert",
+    "sslcertmode",
+    "sslcompression",
+    "sslcrl",
+    "sslcrldir",
+    "sslkey",
+    "sslkeylogfile",
+    "sslnegotiation",
+    "sslpassword",
+    "sslrootcert",
+    "sslsni",
+    "target_session_attrs",
+    "tcp_user_timeout",
+];
+
+/// Reads a connection string of either kind.
+pub(super) fn parse(text: &str) -> Result<Settings, Error> {
+    if text.len() > MAX_STRING_BYTES {
+        return refuse(format_args!(
+            "the connection string has {} bytes; at most {MAX_STRING_BYTES} are allowed",
+            text.len()
+        ));
+    }
+    if text.contains('\0') {
+        return refuse(format_args!("the connection string contains a NUL character; remove it"));
+    }
+    let url = ["postgresql://", "postgres://"].iter().find_map(|scheme| text.strip_prefix(scheme));
+    match url {
+        Some(rest) => Url { settings: Settings::default() }.parse(rest),
+        None => Pairs::new(text).parse(),
+    }
+}
+
+/// `name=value` pairs separated by white space.
+struct Pairs<'a> {
+    text: &'a str,
+    /// The byte offset of the next character.
+    at: usize,
+    /// The value under way. Large enough for any, so that it never moves and leaves a copy behind.
+    value: Zeroizing<String>,
+    settings: Settings,
+}
+
+impl<'a> Pairs<'a> {
+    fn new(text: &'a str) -> Self {
+        let value = Zeroizing::new(String::with_capacity(text.len()));
+        Self { text, at: 0, value, settings: Settings::default() }
+    }
+
+    fn parse(mut self) -> Result<Settings, Error> {
+        let first = self.text.split(|c| is_space(c) || c == '=').next().unwrap_or_default();
+        if first.contains("://") {
+            return refuse(format_args!(
+                "the connection string starts like a URL of something else; expected \
+                 postgres://, postgresql://, or name=value pairs"
+            ));
+        }
+        let mut after_password = false;
+        loop {
+            self.skip_spaces();
+            let place = self.at + 1;
+            if self.peek().is_none() {
+                return Ok(self.settings);
+            }
+            let name = self.name()?;
+            let place = format_args!("the parameter at byte {place}");
+            let keyword = lookup(name, !after_password, place)?;
+            self.skip_spaces();
+            self.value.clear();
+            if self.peek() == Some('\'') {
+                self.quoted(keyword)?;
+                // Without a space, what follows was meant to be inside the quotes.
+                after_password = keyword == Keyword::Password && !self.peek().is_none_or(is_space);
+            } else {
+                self.unquoted(keyword)?;
+                after_password = keyword == Keyword::Password;
+            }
+            self.settings.set(keyword, Secret::from(self.value.as_str()));
+        }
+    }
+
+    /// A name with the `=` behind it, around which there may be spaces.
+    fn name(&mut self) -> Result<&'a str, Error> {
+        let start = self.at;
+        let rest = &self.text[start..];
+        let end = rest.find(|c| is_space(c) || c == '=').unwrap_or(rest.len());
+        self.at += end;
+        self.skip_spaces();
+        if self.next() == Some('=') {
+            return Ok(&rest[..end]);
+        }
+        refuse(format_args!(
+            "the connection string has no `=` after the word at byte {}; expected name=value \
+             pairs, with a value in single quotes if it contains spaces",
+            start + 1
+        ))
+    }
+
+    fn unquoted(&mut self, keyword: Keyword) -> Result<(), Error> {
+        while let Some(c) = self.peek().filter(|c| !is_space(*c)) {
+            self.at += c.len_utf8();
+            let c = if c == '\\' { self.escaped(keyword)? } else { c };
+            self.value.push(c);
+        }
+        Ok(())
+    }
+
+    fn quoted(&mut self, keyword: Keyword) -> Result<(), Error> {
+        let start = self.at + 1;
+        self.at += 1;
+        loop {
+            match self.next() {
+                None => {
+                    return refuse(format_args!(
+                        "the value of {} starts with a quote at byte {start} that never ends; \
+                         add the closing quote, and write a quote inside the value as \\'",
+                        keyword.name()
+                    ));
+                }
+                Some('\'') => return Ok(()),
+                Some('\\') => {
+                    let c = self.escaped(keyword)?;
+                    self.value.push(c);
+                }
+                Some(c) => self.value.push(c),
+            }
+        }
+    }
+
+    /// The character behind a backslash, whichever it is.
+    fn escaped(&mut self, keyword: Keyword) -> Result<char, Error> {
+        match self.next() {
+            Some(c) => Ok(c),
+            None => refuse(format_args!(
+                "the value of {} ends in a backslash with nothing to escape; write a backslash \
+                 as \\\\",
+                keyword.name()
+            )),
+        }
+    }
+
+    fn skip_spaces(&mut self) {
+        while self.peek().is_some_and(is_space) {
+            self.at += 1;
+        }
+    }
+
+    fn peek(&self) -> Option<char> {
+        self.text[self.at..].chars().next()
+    }
+
+    fn next(&mut self) -> Option<char> {
+        let next = self.peek()?;
+        self.at += next.len_utf8();
+        Some(next)
+    }
+}
+
+/// `scheme://[user[:password]@][host][:port][/dbname][?name=value[&...]]`
+struct Url {
+    settings: Settings,
+}
+
+impl Url {
+    /// Reads what follows the scheme.
+    fn parse(mut self, rest: &str) -> Result<Settings, Error> {
+        let rest = match rest.find(['@', '/']) {
+            Some(end) if rest[end..].starts_with('@') => {
+                let (user, password) = rest[..end].split_once(':').unwrap_or((&rest[..end], ""));
+                self.set(Keyword::User, user)?;
+                self.set(Keyword::Password, password)?;
+                &rest[end + 1..]
+            }
+            _ => rest,
+        };
+        let (address, rest) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        self.address(address)?;
+        let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+        if path.contains('@') {
+            return refuse(format_args!(
+                "the URL has an `@` after the host; write `/` of a user or password as %2F, and \
+                 `@` of a database name as %40"
+            ));
+        }
+        self.set(Keyword::Dbname, path.strip_prefix('/').unwrap_or_default())?;
+        self.query(query)?;
+        Ok(self.settings)
+    }
+
+    /// `host`, `host:port` or `[IPv6]:port`.
+    fn address(&mut self, address: &str) -> Result<(), Error> {
+        if address.contains(',') {
+            return refuse(format_args!(
+                "the URL names several hosts or ports, which is not supported; name one (a `,` \
+                 of a socket's path cannot be used)"
+            ));
+        }
+        let (host, port) = match address.strip_prefix('[') {
+            None => match address.split_once(':') {
+                Some((host, port)) => (host, port),
+                None => (address, ""),
+            },
+            Some(rest) => match rest.split_once(']') {
+                None => {
+                    return refuse(format_args!(
+                        "the URL has a `[` without the `]` that ends an IPv6 address"
+                    ));
+                }
+                Some(("", _)) => {
+                    return refuse(format_args!("the URL has no IPv6 address between `[` and `]`"));
+                }
+                Some((host, "")) => (host, ""),
+                Some((host, rest)) => match rest.strip_prefix(':') {
+                    Some(port) => (host, port),
+                    None => {
+                        return refuse(format_args!(
+                            "the URL goes on after the `]` of an IPv6 address; expected `:` and \
+                             a port, `/`, `?` or the end"
+                        ));
+                    }
+                },
+            },
+        };
+        self.set(Keyword::Host, host)?;
+        self.set(Keyword::Port, port)
+    }
+
+    fn query(&mut self, query: &str) -> Result<(), Error> {
+        if query.is_empty() {
+            return Ok(());
+        }
+        // As in libpq, one `&` may end the last parameter.
+        let query = query.strip_suffix('&').unwrap_or(query);
+        for (index, pair) in query.split('&').enumerate() {
+            let place = format_args!("parameter {} of the URL", index + 1).to_string();
+            let Some((name, value)) = pair.split_once('=') else {
+                return refuse(format_args!("{place} has no `=`; expected name=value"));
+            };
+            if value.contains('=') {
+                return refuse(format_args!(
+                    "{place} has a second `=`; write `=` of a value as %3D"
+                ));
+            }
+            let name = decode("a parameter's name", name)?;
+            let name = name.expose();
+            // With an `@` further on, this is a piece of a password that has an unescaped `?`.
+            let can_be_named = !query.contains('@');
+            let (name, value) = match (name, value) {
+                ("ssl", "true") => ("sslmode", "require"),
+                given => given,
+            };
+            let keyword = lookup(name, can_be_named, format_args!("{place}"))?;
+            // An empty value counts here, unlike an empty part of the URL before the `?`.
+            self.settings.set(keyword, decode(keyword.name(), value)?);
+        }
+        Ok(())
+    }
+
+    /// Sets a part of the URL that is there.
+    fn set(&mut self, keyword: Keyword, encoded: &str) -> Result<(), Error> {
+        if !encoded.is_empty() {
+            self.settings.set(keyword, decode(keyword.name(), encoded)?);
+        }
+        Ok(())
+    }
+}
+
+/// Undoes percent-encoding (RFC 3986, section 2.1).
+fn decode(what: &str, encoded: &str) -> Result<Secret, Error> {
+    let mut decoded = Zeroizing::new(Vec::with_capacity(encoded.len()));
+    let mut bytes = encoded.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte != b'%' {
+            decoded.push(byte);
+            continue;
+        }
+        let mut digit = || char::from(bytes.next()?).to_digit(16);
+        match digit().zip(digit()) {
+            Some((0, 0)) => {
+                return refuse(format_args!("the URL has %00 in {what}, which is forbidden"));
+            }
+            // Two hexadecimal digits fill a byte exactly.
+            Some((high, low)) => decoded.push((high * 16 + low) as u8),
+            None => {
+                return refuse(format_args!(
+                    "the URL has a `%` without two hexadecimal digits in {what}; write a percent \
+                     sign as %25"
+                ));
+            }
+        }
+    }
+    match std::str::from_utf8(&decoded) {
+        Ok(text) => Ok(Secret::from(text)),
+        Err(_) => refuse(format_args!("the percent-encoding in {what} of the URL is not UTF-8")),
+    }
+}
+
+/// The parameter of a name. `can_be_named` says that an unknown one may be repeated in the error;
+/// names of libpq and suggestions are ours to print in any case.
+fn lookup(name: &str, can_be_named: bool, place: fmt::Arguments<'_>) -> Result<Keyword, Error> {
+    if let Some(keyword) = Keyword::ALL.into_iter().find(|keyword| keyword.name() == name) {
+        return Ok(keyword);
+    }
+    if let Some(known) = LIBPQ_ONLY.iter().find(|known| **known == name) {
+        return refuse(format_args!(
+            "the parameter `{known}` is known to libpq but not supported; remove it"
+        ));
+    }
+    // Only what looks like a name is repeated, and only if nobody can have meant a password.
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    let can_be_named = can_be_named && (1..=40).contains(&name.len()) && name.bytes().all(plain);
+    let subject = if can_be_named { format!("`{name}`") } else { place.to_string() };
+    match nearest(name) {
+        Some(near) => refuse(format_args!(
+            "{subject} is not a known parameter; did you mean `{}`?",
+            near.name()
+        )),
+        None => {
+            let known = Keyword::ALL.map(Keyword::name).join(", ");
+            refuse(format_args!(
+                "{subject} is not a known parameter; expected one of {known} (and a value that \
+                 has spaces, `&`, `=` or `?` needs quotes, or percent-encoding in a URL)"
+            ))
+        }
+    }
+}
+
+fn nearest(name: &str) -> Option<Keyword> {
+    let near = Keyword::ALL.into_iter().map(|keyword| (distance(name, keyword.name()), keyword));
+    let (slips, keyword) = near.min_by_key(|(slips, _)| *slips)?;
+    (slips <= MAX_SLIPS).then_some(keyword)
+}
+
+/// How many letters must be put in, taken out or replaced to make one text of the other; case
+/// does not count. More than [`MAX_SLIPS`] may be any number.
+fn distance(left: &str, right: &str) -> usize {
+    if left.len().abs_diff(right.len()) > MAX_SLIPS {
+        return MAX_SLIPS + 1;
+    }
+    let (left, right) = (left.as_bytes(), right.as_bytes());
+    // The distances between what was read of `left` and every beginning of `right`.
+    let mut row: Vec<usize> = (0..=right.len()).collect();
+    for (index, byte) in left.iter().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = index + 1;
+        for column in 1..=right.len() {
+            let same = byte.eq_ignore_ascii_case(&right[column - 1]);
+            let replaced = diagonal + usize::from(!same);
+            diagonal = row[column];
+            row[column] = replaced.min(row[column] + 1).min(row[column - 1] + 1);
+        }
+    }
+    row[right.len()]
+}

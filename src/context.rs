@@ -1,0 +1,454 @@
+//! Contexts: when to stop, and why.
+//!
+//! A [`Context`] is done when it is cancelled, when its deadline has passed, when its parent is
+//! done, or, for the context of a [`Lock`](crate::Lock), when the lock is released or lost. It can
+//! be asked ([`Context::is_done`]), waited on and awaited ([`Context::done`]).
+//!
+//! Deadlines and leases are compared with the boot-time clock in the caller's own thread: after
+//! the process, or the whole machine, was stopped for a while, the very first question gets the
+//! right answer. What was once done stays done (invariant I8).
+
+use std::fmt;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use crate::clock::Time;
+use crate::slab::{Slab, SlabKey};
+
+mod done;
+
+pub use done::{Done, DoneFuture};
+
+/// Why a context is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Cause {
+    /// The lock was released by its holder.
+    Released,
+    /// The context, or one above it, was cancelled.
+    Canceled,
+    /// The context's deadline, or one above it, has passed.
+    DeadlineExceeded,
+    /// The connection to the server broke.
+    ConnectionLost,
+    /// The server did not answer within the reply deadline.
+    ReplyOverdue,
+    /// The server was not heard from for so long that it may have freed the lock.
+    LeaseExpired,
+    /// The server ended the session or shut down.
+    ServerShutdown,
+    /// The server broke the protocol, or said that a held lock was not held.
+    ProtocolViolation,
+    /// The manager was closed.
+    ManagerClosed,
+}
+
+/// A signal that work has to stop, for oneself and for everything that was derived from it.
+///
+/// Cheap to clone; all clones are the same context.
+///
+/// ```
+/// use distlock::{Cause, Context};
+/// use std::time::Duration;
+///
+/// let (parent, canceler) = Context::background().with_cancel();
+/// let child = parent.with_timeout(Duration::from_secs(3600));
+/// assert!(!child.is_done());
+/// canceler.cancel();
+/// assert_eq!(child.err(), Some(Cause::Canceled));
+/// ```
+#[derive(Clone, Default)]
+pub struct Context {
+    /// None for the background, which is never done.
+    node: Option<Arc<Node>>,
+}
+
+/// Cancels the context it was made with. Dropping it cancels nothing.
+#[derive(Debug, Clone)]
+pub struct Canceler {
+    context: Context,
+}
+
+impl Context {
+    /// The context that is never done: the root of all others.
+    pub const fn background() -> Self {
+        Self { node: None }
+    }
+
+    /// A child that can be cancelled.
+    pub fn with_cancel(&self) -> (Self, Canceler) {
+        let context = self.child(Time::NEVER);
+        let canceler = Canceler { context: context.clone() };
+        (context, canceler)
+    }
+
+    /// A child that is done after a span of time.
+    #[must_use]
+    pub fn with_timeout(&self, timeout: Duration) -> Self {
+        self.child(Time::now().after(timeout))
+    }
+
+    /// A child that is done at a point in time.
+    #[must_use]
+    pub fn with_deadline(&self, deadline: Instant) -> Self {
+        self.child(Time::from_instant(deadline))
+    }
+
+    /// Whether it is time to stop.
+    pub fn is_done(&self) -> bool {
+        self.err().is_some()
+    }
+
+    /// Why it is time to stop; `None` while it is not.
+    pub fn err(&self) -> Option<Cause> {
+        self.node.as_ref().and_then(|node| node.cause_now())
+    }
+
+    /// When the context will be done at the latest, where that is known.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.node.as_ref().and_then(|node| node.deadline.to_instant())
+    }
+
+    /// The moment the context is done, to be waited on or awaited.
+    pub fn done(&self) -> Done {
+        Done::new(self.clone())
+    }
+
+    pub(crate) fn deadline_time(&self) -> Time {
+        self.node.as_ref().map_or(Time::NEVER, |node| node.deadline)
+    }
+
+    /// Until when the answer of [`Context::err`] cannot change without an event.
+    pub(crate) fn certain_until(&self) -> Time {
+        self.node.as_ref().map_or(Time::NEVER, |node| node.certain_until())
+    }
+
+    /// Wakes `waker` once the context is finished by an event. A deadline is no event: who watches
+    /// looks after it with [`Context::deadline_time`]. `None` when there is nothing to watch: the
+    /// background, or a context that is done already.
+    pub(crate) fn watch(&self, waker: &Waker) -> Option<WatchKey> {
+        let node = self.node.as_ref()?;
+        let mut links = node.links();
+        if node.latched().is_some() {
+            return None;
+        }
+        Some(WatchKey(links.watchers.insert(Watcher::Waker(waker.clone()))))
+    }
+
+    /// The inverse of [`Context::watch`].
+    pub(crate) fn unwatch(&self, key: WatchKey) {
+        if let Some(node) = &self.node {
+            // The waker is dropped after the lock is let go: its drop is foreign code.
+            let watcher = node.links().watchers.remove(key.0);
+            drop(watcher);
+        }
+    }
+
+    fn child(&self, deadline: Time) -> Self {
+        let mut node = Arc::new(Node::new());
+        if let Some(fresh) = Arc::get_mut(&mut node) {
+            fresh.deadline = deadline.min(self.deadline_time());
+            fresh.lease = self.node.as_ref().and_then(|parent| parent.lease.clone());
+        }
+        adopt(self, &node);
+        Self { node: Some(node) }
+    }
+}
+
+impl Canceler {
+    /// Makes the context, and everything derived from it, done. Later calls do nothing.
+    pub fn cancel(&self) {
+        if let Some(node) = &self.context.node {
+            node.finish(Cause::Canceled);
+        }
+    }
+}
+
+/// What [`Context::watch`] gives back.
+#[derive(Debug)]
+pub(crate) struct WatchKey(SlabKey);
+
+/// The context of one held lock, kept by the guard and used again once nobody else has it.
+#[derive(Debug, Clone)]
+pub(crate) struct HoldContext(Arc<Node>);
+
+impl HoldContext {
+    /// An unused one.
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(Node::new()))
+    }
+
+    /// Makes it a live child of the requester's context, believed for as long as `lease` says;
+    /// hands it back unchanged when somebody still has a clone of its former life.
+    pub(crate) fn renew(&mut self, parent: &Context, lease: &Arc<AtomicU64>) -> bool {
+        let Some(node) = Arc::get_mut(&mut self.0) else {
+            return false;
+        };
+        node.cause = AtomicU8::new(LIVE);
+        node.fate = AtomicU8::new(LIVE);
+        node.deadline = parent.deadline_time();
+        node.links.get_mut().unwrap_or_else(PoisonError::into_inner).parent = None;
+        match &node.lease {
+            Some(own) if Arc::ptr_eq(own, lease) => {}
+            _ => node.lease = Some(Arc::clone(lease)),
+        }
+        adopt(parent, &self.0);
+        true
+    }
+
+    /// Whether nobody else has a clone, so that [`HoldContext::renew`] will succeed.
+    pub(crate) fn is_unshared(&mut self) -> bool {
+        Arc::get_mut(&mut self.0).is_some()
+    }
+
+    pub(crate) fn finish(&self, cause: Cause) {
+        self.0.end_hold(cause);
+        self.0.finish(cause);
+    }
+
+    pub(crate) fn context(&self) -> Context {
+        Context { node: Some(Arc::clone(&self.0)) }
+    }
+}
+
+/// What a [`Lock`](crate::Lock) asks of its own context.
+impl Context {
+    /// Ends a lock's context because its holder let go. The allocation stays with the guard.
+    pub(crate) fn release(&self) {
+        if let Some(node) = &self.node {
+            node.end_hold(Cause::Released);
+            node.finish(Cause::Released);
+        }
+    }
+
+    /// How the lock itself ended, whatever became of the requester's context.
+    pub(crate) fn fate(&self) -> Option<Cause> {
+        self.node.as_ref().and_then(|node| cause_of(node.fate.load(Ordering::Acquire)))
+    }
+
+    /// For how long the lock itself is provably held, whatever became of the requester's context.
+    pub(crate) fn hold_remaining(&self) -> Duration {
+        let Some(node) = &self.node else { return Duration::ZERO };
+        // The lease before the fate, as in `cause_now`.
+        let lease = node.lease_until();
+        if cause_of(node.fate.load(Ordering::Acquire)).is_some() {
+            return Duration::ZERO;
+        }
+        let remaining = lease.since(Time::now());
+        if remaining.is_zero() {
+            // Once doubted, never believed again, even if the server's answer comes after all.
+            node.end_hold(Cause::LeaseExpired);
+            node.finish(Cause::LeaseExpired);
+        }
+        remaining
+    }
+}
+
+struct Node {
+    /// [`LIVE`], or the cause it is done for; written once in a life.
+    cause: AtomicU8,
+    /// For the context of a lock: [`LIVE`], or how the lock ended. The context may be done before,
+    /// when the requester's is.
+    fate: AtomicU8,
+    deadline: Time,
+    /// For locks and their children: until when the server is known to keep the lock.
+    lease: Option<Arc<AtomicU64>>,
+    links: Mutex<Links>,
+    changed: Condvar,
+}
+
+struct Links {
+    /// Where this node is a watcher of its parent.
+    parent: Option<(Arc<Node>, SlabKey)>,
+    watchers: Slab<Watcher>,
+}
+
+enum Watcher {
+    Child(Weak<Node>),
+    Waker(Waker),
+}
+
+const LIVE: u8 = 0;
+
+/// The causes in the order of their codes; code 1 is the first.
+const CAUSES: [Cause; 9] = [
+    Cause::Released,
+    Cause::Canceled,
+    Cause::DeadlineExceeded,
+    Cause::ConnectionLost,
+    Cause::ReplyOverdue,
+    Cause::LeaseExpired,
+    Cause::ServerShutdown,
+    Cause::ProtocolViolation,
+    Cause::ManagerClosed,
+];
+
+fn code_of(cause: Cause) -> u8 {
+    let index = CAUSES.iter().position(|known| *known == cause);
+    index.and_then(|index| u8::try_from(index + 1).ok()).unwrap_or(LIVE)
+}
+
+fn cause_of(code: u8) -> Option<Cause> {
+    usize::from(code).checked_sub(1).and_then(|index| CAUSES.get(index).copied())
+}
+
+impl Node {
+    fn new() -> Self {
+        Self {
+            cause: AtomicU8::new(LIVE),
+            fate: AtomicU8::new(LIVE),
+            deadline: Time::NEVER,
+            lease: None,
+            links: Mutex::new(Links { parent: None, watchers: Slab::new() }),
+            changed: Condvar::new(),
+        }
+    }
+
+    fn links(&self) -> MutexGuard<'_, Links> {
+        // A panic of a foreign waker cannot leave the links half-changed.
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The cause that was recorded.
+    fn latched(&self) -> Option<Cause> {
+        // Acquire pairs with the release in `finish`: who sees a lock lost sees what led to it.
+        cause_of(self.cause.load(Ordering::Acquire))
+    }
+
+    /// Records how a lock ended; the first end stands.
+    fn end_hold(&self, cause: Cause) {
+        let code = code_of(cause);
+        let _ = self.fate.compare_exchange(LIVE, code, Ordering::AcqRel, Ordering::Acquire);
+    }
+
+    /// The cause, after a look at the clock.
+    fn cause_now(&self) -> Option<Cause> {
+        // The lease is read before the cause: a new session's longer lease is published only after
+        // every lock of the old one was marked, so it can never cover one of them (I8).
+        let lease = self.lease_until();
+        if let Some(cause) = self.latched() {
+            return Some(cause);
+        }
+        if self.deadline == Time::NEVER && lease == Time::NEVER {
+            return None;
+        }
+        let now = Time::now();
+        let cause = if now >= self.deadline {
+            Cause::DeadlineExceeded
+        } else if now >= lease {
+            Cause::LeaseExpired
+        } else {
+            return None;
+        };
+        self.finish(cause);
+        self.latched()
+    }
+
+    fn lease_until(&self) -> Time {
+        match &self.lease {
+            Some(lease) => Time::from_nanos(lease.load(Ordering::Acquire)),
+            None => Time::NEVER,
+        }
+    }
+
+    /// Until when the answer of [`Node::cause_now`] cannot change without an event.
+    fn certain_until(&self) -> Time {
+        self.deadline.min(self.lease_until())
+    }
+
+    /// Marks the node and everything below it as done, and wakes whoever waits. The first cause
+    /// stands.
+    fn finish(&self, cause: Cause) {
+        let code = code_of(cause);
+        let latch = self.cause.compare_exchange(LIVE, code, Ordering::AcqRel, Ordering::Acquire);
+        if latch.is_err() {
+            return;
+        }
+        // One at a time, with the lock let go in between: wakers and children are foreign code.
+        loop {
+            let watcher = self.links().watchers.pop();
+            match watcher {
+                Some(Watcher::Child(child)) => {
+                    if let Some(child) = child.upgrade() {
+                        child.finish(cause);
+                    }
+                }
+                Some(Watcher::Waker(waker)) => waker.wake(),
+                None => break,
+            }
+        }
+        let parent = self.links().parent.take();
+        self.changed.notify_all();
+        if let Some((parent, key)) = parent {
+            let entry = parent.links().watchers.remove(key);
+            drop(entry);
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let links = self.links.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Some((parent, key)) = links.parent.take() {
+            let entry = parent.links().watchers.remove(key);
+            drop(entry);
+        }
+    }
+}
+
+/// Lets a node follow its parent. A parent that is done already finishes it at once.
+fn adopt(parent: &Context, node: &Arc<Node>) {
+    let Some(parent) = &parent.node else { return };
+    let mut links = parent.links();
+    match parent.latched() {
+        Some(cause) => {
+            drop(links);
+            node.finish(cause);
+        }
+        None => {
+            let key = links.watchers.insert(Watcher::Child(Arc::downgrade(node)));
+            // A parent in the midst of finishing has latched its cause before it takes the lock
+            // that is held here, so this child is either seen by it or sees the cause above.
+            drop(links);
+            node.links().parent = Some((Arc::clone(parent), key));
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Released => "released",
+            Self::Canceled => "canceled",
+            Self::DeadlineExceeded => "deadline exceeded",
+            Self::ConnectionLost => "connection lost",
+            Self::ReplyOverdue => "the server did not answer in time",
+            Self::LeaseExpired => "not heard from the server for longer than the lease",
+            Self::ServerShutdown => "the server ended the session",
+            Self::ProtocolViolation => "the server broke the protocol",
+            Self::ManagerClosed => "the manager was closed",
+        })
+    }
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Context");
+        match &self.node {
+            None => shown.field("background", &true),
+            Some(node) => shown.field("cause", &node.latched()).field("deadline", &node.deadline),
+        };
+        shown.finish()
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node").field("cause", &self.latched()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

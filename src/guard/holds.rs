@@ -1,0 +1,146 @@
+//! The contexts of the held locks, and the way of decisions from the ledger to callers.
+//!
+//! Contexts are used again: when a lock is released and nobody has kept its context, the next
+//! grant takes it, so that a cycle of lock and release allocates nothing.
+
+use std::sync::{Arc, Weak};
+use std::task::{Wake, Waker};
+
+use super::Shared;
+use super::ledger::Sink;
+use crate::context::{Cause, Context, HoldContext};
+use crate::error::Error;
+use crate::slots::{Drive, Grant, HoldId, Ticket};
+use crate::timer::{self, Alarm};
+
+/// The contexts of the held locks, by the hold's place.
+#[derive(Debug)]
+pub(crate) struct Holds {
+    held: Vec<Option<Held>>,
+    /// Contexts that nobody has a clone of.
+    unused: Vec<HoldContext>,
+    limit: usize,
+    release_on_cancel: bool,
+}
+
+#[derive(Debug)]
+struct Held {
+    context: HoldContext,
+    /// With `release_on_cancel`: releases the lock when the requester's deadline passes.
+    _alarm: Option<Alarm>,
+}
+
+impl Holds {
+    pub(crate) fn new(limit: u32, release_on_cancel: bool) -> Self {
+        let limit = limit as usize;
+        Self {
+            held: Vec::with_capacity(limit),
+            unused: Vec::with_capacity(limit),
+            limit,
+            release_on_cancel,
+        }
+    }
+
+    /// The sink for the ledger's decisions.
+    pub(crate) fn settler<'a>(&'a mut self, shared: &'a Shared) -> Settler<'a> {
+        Settler { holds: self, shared }
+    }
+
+    fn take_unused(&mut self) -> HoldContext {
+        self.unused.pop().unwrap_or_else(HoldContext::new)
+    }
+
+    fn keep_unused(&mut self, mut context: HoldContext) {
+        if self.unused.len() < self.limit && context.is_unshared() {
+            self.unused.push(context);
+        }
+    }
+}
+
+/// Puts the ledger's decisions where callers find them.
+#[derive(Debug)]
+pub(crate) struct Settler<'a> {
+    holds: &'a mut Holds,
+    shared: &'a Shared,
+}
+
+impl Settler<'_> {
+    /// A hold is over: its context is done, and its memory is kept for the next.
+    pub(crate) fn retire(&mut self, hold: HoldId, cause: Cause) {
+        let place = self.holds.held.get_mut(hold.index as usize);
+        if let Some(held) = place.and_then(Option::take) {
+            held.context.finish(cause);
+            self.holds.keep_unused(held.context);
+        }
+    }
+
+    fn watch(&self, hold: HoldId, context: &Context) -> Option<Alarm> {
+        if !self.holds.release_on_cancel {
+            return None;
+        }
+        let waker = Waker::from(Arc::new(Releaser { shared: self.shared.this.clone(), hold }));
+        // A context that is done already is not watched: it is released at once.
+        if context.watch(&waker).is_none() {
+            waker.wake_by_ref();
+        }
+        timer::wake_at(context.deadline_time(), &waker)
+    }
+}
+
+impl Sink for Settler<'_> {
+    fn granted(&mut self, ticket: Ticket, hold: HoldId) -> bool {
+        let Some(parent) = self.shared.slots.context(ticket) else { return false };
+        let mut held = self.holds.take_unused();
+        let renewed = held.renew(&parent, &self.shared.lease_until);
+        debug_assert!(renewed, "unused contexts are unshared");
+        let context = held.context();
+        let answer = Ok(Some(Grant { hold, context: context.clone() }));
+        if self.shared.slots.answer(ticket, answer).is_err() {
+            held.finish(Cause::Released);
+            return false;
+        }
+        let place = hold.index as usize;
+        if self.holds.held.len() <= place {
+            self.holds.held.resize_with(place + 1, || None);
+        }
+        let alarm = self.watch(hold, &context);
+        self.holds.held[place] = Some(Held { context: held, _alarm: alarm });
+        true
+    }
+
+    fn refused(&mut self, ticket: Ticket) {
+        // Who has gone does not want to know; the slot is freed with its Abandon.
+        let _ = self.shared.slots.answer(ticket, Ok(None));
+    }
+
+    fn failed(&mut self, ticket: Ticket, error: Error) {
+        let _ = self.shared.slots.answer(ticket, Err(error));
+    }
+
+    fn unlocked(&mut self, ticket: Ticket) {
+        let _ = self.shared.slots.answer(ticket, Ok(None));
+    }
+
+    fn forgotten(&mut self, ticket: Ticket) {
+        self.shared.slots.free(ticket);
+    }
+
+    fn lost(&mut self, hold: HoldId, cause: Cause) {
+        self.retire(hold, cause);
+    }
+}
+
+/// Releases a lock when its context is done, for `Config::release_on_cancel`.
+struct Releaser {
+    shared: Weak<Shared>,
+    hold: HoldId,
+}
+
+impl Wake for Releaser {
+    fn wake(self: Arc<Self>) {
+        if let Some(shared) = self.shared.upgrade() {
+            shared.slots.release(self.hold);
+            shared.kick();
+        }
+    }
+}

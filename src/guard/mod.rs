@@ -1,0 +1,231 @@
+//! The guard: the event loop that owns the manager's one session. It is not an RAII guard; the
+//! value that releases a lock when it is dropped is [`Lock`](crate::Lock).
+//!
+//! # The seat
+//!
+//! Everything the guard works with sits in one mutex, the *seat*. Whoever has the seat runs
+//! [turns](turn). That is the guard's own thread, or a caller that waits for an answer and finds
+//! the seat free: handing a request to another thread and its answer back would cost two wake-ups
+//! an operation. The rules:
+//!
+//! * The seat is only ever *tried*, but for closing. Who cannot have it has queued what it wants
+//!   before it tried, and who leaves the seat looks at the queue again after leaving; so nothing
+//!   queued is overlooked.
+//! * A caller keeps the seat only while a statement of its own is under way. When it leaves, it
+//!   wakes another caller whose statement is in flight, or else the thread if somebody waits.
+//! * The thread sleeps in the event loop without having the seat. When it wakes and the seat is
+//!   taken, callers are at work: it stands aside (outside the event loop, so that their answers do
+//!   not wake it) and looks again each [`STAND_ASIDE`] until they have gone.
+//! * Timers belong to the seat: who leaves it with an earlier deadline than the thread sleeps
+//!   until wakes the thread.
+
+mod connect;
+mod convert;
+pub(crate) mod core;
+mod holds;
+pub(crate) mod jitter;
+pub(crate) mod lease;
+pub(crate) mod ledger;
+mod seat;
+mod startup;
+mod stream;
+mod turn;
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::thread::Thread;
+use std::time::Duration;
+
+use mio::unix::pipe;
+use mio::{Events, Poll, Token, Waker};
+
+use self::connect::Connector;
+use self::core::{Core, CoreConfig};
+use self::holds::Holds;
+use self::lease::LeaseTimes;
+use self::ledger::LedgerLimits;
+use self::seat::Watch;
+use self::turn::{Guard, Reading};
+use crate::clock::Time;
+use crate::config::Config;
+use crate::error::Error;
+use crate::proto::session::SessionLimits;
+use crate::slots::{Drive, Slots};
+
+/// What the guard's thread, callers and locks share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) this: Weak<Self>,
+    pub(crate) slots: Slots,
+    pub(crate) seat: Mutex<Seat>,
+    /// Until when the session's locks are provably held, in nanoseconds of the boot-time clock.
+    pub(crate) lease_until: Arc<AtomicU64>,
+    pub(crate) closing: AtomicBool,
+    /// Whether a caller with the seat sleeps, and a byte in the pipe would wake it.
+    driver_sleeps: AtomicBool,
+    driver_waker: pipe::Sender,
+    /// What the thread does, and until when it sleeps at the longest.
+    watch: Watch,
+    /// Whether somebody called for the thread since it last looked.
+    thread_called: AtomicBool,
+    /// How often a caller took the seat to work.
+    drives: AtomicU64,
+    pokers: Box<[std::task::Waker]>,
+    sleeps_until: AtomicU64,
+    thread_waker: Arc<Waker>,
+    /// Whether the thread has ended, for those who wait for that.
+    ended: Mutex<bool>,
+    ended_changed: Condvar,
+}
+
+/// What is in the seat.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    pub(crate) guard: Guard,
+    driver_wakes: pipe::Receiver,
+}
+
+/// The token of the waker in the event loop.
+const WAKER: Token = Token(1);
+
+/// How often the thread looks whether callers are still at work.
+const STAND_ASIDE: Duration = Duration::from_millis(2);
+
+/// How long closing waits for the thread at the longest. The thread never waits for the server, so
+/// it needs far less; the limit is for a caller that closes from inside a waker.
+const JOIN_MAX: Duration = Duration::from_millis(900);
+
+/// Makes a guard and its thread, and waits for the first session.
+///
+/// # Errors
+///
+/// The reason why there is no session; nothing is left running then.
+pub(crate) fn spawn(config: Config) -> Result<Arc<dyn Drive>, Error> {
+    let (sender, receiver) = sync_channel(1);
+    let (shared, poll) = build(config, sender).map_err(|error| Error::Connect {
+        address: "the event loop".into(),
+        reason: format!("it cannot be set up: {error}").into(),
+        source: Some(Arc::new(error)),
+    })??;
+    let own = Arc::clone(&shared);
+    let thread = std::thread::Builder::new()
+        .name("distlock-guard".into())
+        .spawn(move || run(&own, poll))
+        .map_err(|error| Error::Connect {
+            address: "the event loop".into(),
+            reason: format!("no thread can be had for it: {error}").into(),
+            source: Some(Arc::new(error)),
+        })?;
+    shared.watch.set_thread(thread.thread().clone());
+    drop(thread);
+    match receiver.recv() {
+        Ok(Ok(())) => Ok(shared),
+        Ok(Err(error)) => {
+            shared.close();
+            Err(error)
+        }
+        Err(_) => Err(Error::Closed),
+    }
+}
+
+fn build(
+    config: Config,
+    first: std::sync::mpsc::SyncSender<Result<(), Error>>,
+) -> io::Result<Result<(Arc<Shared>, Poll), Error>> {
+    let seed = match startup::seed() {
+        Ok(seed) => seed,
+        Err(error) => return Ok(Err(error)),
+    };
+    let poll = Poll::new()?;
+    let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+    let registry = poll.registry().try_clone()?;
+    let (driver_waker, driver_wakes) = pipe::new()?;
+    let config = Arc::new(config);
+    let requests = config.max_requests;
+    let slots = Slots::new(requests, config.max_locks, config.release_on_cancel);
+    let guard = Guard {
+        core: Core::new(core_config(&config), seed),
+        stream: None,
+        holds: Holds::new(config.max_locks, config.release_on_cancel),
+        connector: Connector::new(&config),
+        registry,
+        waker: Arc::clone(&waker),
+        lot: slots.lot(),
+        config,
+        first: Some(first),
+        unfinished: false,
+    };
+    let shared = Arc::new_cyclic(|this| Shared {
+        this: this.clone(),
+        slots,
+        seat: Mutex::new(Seat { guard, driver_wakes }),
+        lease_until: Arc::new(AtomicU64::new(0)),
+        closing: AtomicBool::new(false),
+        driver_sleeps: AtomicBool::new(false),
+        driver_waker,
+        watch: Watch::new(),
+        thread_called: AtomicBool::new(false),
+        drives: AtomicU64::new(0),
+        pokers: seat::pokers(this, requests),
+        sleeps_until: AtomicU64::new(Time::NEVER.as_nanos()),
+        thread_waker: waker,
+        ended: Mutex::new(false),
+        ended_changed: Condvar::new(),
+    });
+    Ok(Ok((shared, poll)))
+}
+
+fn core_config(config: &Config) -> CoreConfig {
+    CoreConfig {
+        limits: LedgerLimits {
+            locks: config.max_locks,
+            requests: config.max_requests,
+            waiters: config.max_waiters,
+        },
+        session: SessionLimits::DEFAULT,
+        times: LeaseTimes {
+            heartbeat: config.heartbeat,
+            reply_timeout: config.reply_timeout,
+            lease: config.lease,
+        },
+        connect_timeout: config.connect_timeout,
+    }
+}
+
+/// The thread: sleeps in the event loop, and runs a turn when there is reason to and nobody else
+/// is at it.
+fn run(shared: &Shared, mut poll: Poll) {
+    let mut events = Events::with_capacity(8);
+    let mut readable = true;
+    while !shared.closing.load(Ordering::SeqCst) {
+        if !shared.thread_turn(readable) {
+            // Callers are at work: once they have gone, what they left in the socket is ours.
+            shared.stand_aside();
+            readable = true;
+            continue;
+        }
+        let until = Time::from_nanos(shared.sleeps_until.load(Ordering::SeqCst));
+        let span = until.since(Time::now());
+        let timeout = if until == Time::NEVER { None } else { Some(span) };
+        shared.watch.enter_event_loop();
+        // Interrupted or failed, the next turn tells; it looks at everything.
+        let slept = poll.poll(&mut events, timeout);
+        shared.watch.leave_event_loop();
+        // An unfinished turn has used up its edge: it reads on without a new one.
+        readable = slept.is_err()
+            || until == Time::ZERO
+            || events.iter().any(|event| event.token() != WAKER);
+    }
+    let mut seat = shared.seat.lock().unwrap_or_else(PoisonError::into_inner);
+    seat.guard.close(shared);
+    drop(seat);
+    *shared.ended.lock().unwrap_or_else(PoisonError::into_inner) = true;
+    shared.ended_changed.notify_all();
+}
+
+/// Whether the calling thread is this one.
+fn is_current(thread: &Thread) -> bool {
+    thread.id() == std::thread::current().id()
+}

@@ -1,0 +1,241 @@
+//! Who has the seat, who is woken, and how it changes hands. The rules are in the
+//! [module above](super).
+
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, MutexGuard, PoisonError, TryLockError, Weak};
+use std::task::{Wake, Waker};
+use std::thread::Thread;
+
+use super::stream::Ready;
+use super::{JOIN_MAX, Reading, STAND_ASIDE, Seat, Shared, is_current};
+use crate::clock::Time;
+use crate::slots::{Drive, Slots, Ticket};
+
+/// Where the guard's thread is.
+#[derive(Debug)]
+pub(super) struct Watch {
+    place: AtomicU8,
+    thread: OnceLock<Thread>,
+}
+
+/// Awake, at work or on its way to one of the other two.
+const BUSY: u8 = 0;
+/// In the event loop: the socket and its waker wake it.
+const WATCHING: u8 = 1;
+
+impl Watch {
+    pub(super) const fn new() -> Self {
+        Self { place: AtomicU8::new(BUSY), thread: OnceLock::new() }
+    }
+
+    pub(super) fn set_thread(&self, thread: Thread) {
+        // Set once, by who spawned it.
+        let _ = self.thread.set(thread);
+    }
+
+    pub(super) fn enter_event_loop(&self) {
+        self.place.store(WATCHING, Ordering::SeqCst);
+    }
+
+    pub(super) fn leave_event_loop(&self) {
+        self.place.store(BUSY, Ordering::SeqCst);
+    }
+}
+
+impl Shared {
+    /// A turn by the guard's thread. `false` when somebody else has the seat.
+    pub(super) fn thread_turn(&self, readable: bool) -> bool {
+        let Some(mut seat) = self.try_seat() else { return false };
+        let reading = if readable { Reading::Drain } else { Reading::Nothing };
+        loop {
+            seat.guard.turn(self, Time::now(), reading);
+            self.sleeps_until.store(seat.guard.next_timeout().as_nanos(), Ordering::SeqCst);
+            let driver = seat.guard.next_driver(&self.slots);
+            drop(seat);
+            if self.slots.has_submissions() {
+                match self.try_seat() {
+                    Some(again) => seat = again,
+                    None => return false,
+                }
+                continue;
+            }
+            // A caller whose statement is in flight reads the answer itself, which spares the
+            // hand-over; the thread goes to the event loop all the same.
+            if let Some(slot) = driver {
+                self.slots.wake_owner(slot);
+            }
+            return true;
+        }
+    }
+
+    /// Sleeps until callers no longer come and go, or somebody calls for the thread.
+    pub(super) fn stand_aside(&self) {
+        loop {
+            let before = self.drives.load(Ordering::SeqCst);
+            std::thread::park_timeout(STAND_ASIDE);
+            let called = self.thread_called.swap(false, Ordering::SeqCst);
+            let closing = self.closing.load(Ordering::SeqCst);
+            if called || closing || self.drives.load(Ordering::SeqCst) == before {
+                return;
+            }
+        }
+    }
+
+    fn try_seat(&self) -> Option<MutexGuard<'_, Seat>> {
+        match self.seat.try_lock() {
+            Ok(seat) => Some(seat),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    /// Gives the seat up and sees to it that whoever still waits is looked after.
+    fn leave<'a>(&'a self, mut seat: MutexGuard<'a, Seat>) {
+        loop {
+            let driver = seat.guard.next_driver(&self.slots);
+            let waited_for = seat.guard.core.active() > 0;
+            let due = seat.guard.next_timeout();
+            drop(seat);
+            if self.slots.has_submissions() {
+                // If somebody else has the seat by now, that one will look when it leaves.
+                let Some(again) = self.try_seat() else { return };
+                seat = again;
+                seat.guard.turn(self, Time::now(), Reading::Nothing);
+                continue;
+            }
+            if let Some(slot) = driver {
+                self.slots.wake_owner(slot);
+            } else if waited_for && self.watch.place.load(Ordering::SeqCst) != WATCHING {
+                // Tasks wait, and the thread may stand aside.
+                self.call_thread();
+            }
+            if due.as_nanos() < self.sleeps_until.load(Ordering::SeqCst) {
+                self.call_thread();
+            }
+            return;
+        }
+    }
+
+    /// Wakes the thread, wherever it sleeps.
+    fn call_thread(&self) {
+        self.thread_called.store(true, Ordering::SeqCst);
+        if let Some(thread) = self.watch.thread.get() {
+            thread.unpark();
+        }
+        // Fails only when the event loop is gone, and with it the thread.
+        let _ = self.thread_waker.wake();
+    }
+
+    /// Wakes a caller that sleeps with the seat.
+    fn nudge_driver(&self) {
+        if self.driver_sleeps.swap(false, Ordering::SeqCst) {
+            // A full pipe wakes just as well.
+            let _ = (&self.driver_waker).write(&[0]);
+        }
+    }
+
+    /// Sleeps with the seat until the socket is ready, a deadline has come, or somebody nudges.
+    fn sleep_with_seat(&self, seat: &mut Seat, now: Time, limit: Time) -> Reading {
+        let Some(stream) = &seat.guard.stream else { return Reading::Nothing };
+        self.driver_sleeps.store(true, Ordering::SeqCst);
+        // Looked at after the flag was set: who queues later sees the flag and nudges.
+        if self.slots.has_submissions() || self.closing.load(Ordering::SeqCst) {
+            self.driver_sleeps.store(false, Ordering::SeqCst);
+            return Reading::Nothing;
+        }
+        let limit = limit.min(seat.guard.next_timeout());
+        let ready = stream.sleep(seat.driver_wakes.as_fd(), now, limit);
+        self.driver_sleeps.store(false, Ordering::SeqCst);
+        match ready {
+            Ok(Ready { stream, other }) => {
+                if other {
+                    let mut sink = [0; 16];
+                    let _ = (&seat.driver_wakes).read(&mut sink);
+                }
+                if stream { Reading::Once } else { Reading::Nothing }
+            }
+            // Whatever it is, it shows when the socket is read.
+            Err(_) => Reading::Once,
+        }
+    }
+}
+
+impl Drive for Shared {
+    fn slots(&self) -> &Slots {
+        &self.slots
+    }
+
+    fn kick(&self) {
+        match self.try_seat() {
+            Some(mut seat) => {
+                seat.guard.turn(self, Time::now(), Reading::Nothing);
+                self.leave(seat);
+            }
+            None => self.nudge_driver(),
+        }
+    }
+
+    fn drive(&self, ticket: Ticket, limit: Time) -> bool {
+        let Some(mut seat) = self.try_seat() else {
+            self.nudge_driver();
+            return false;
+        };
+        self.drives.fetch_add(1, Ordering::SeqCst);
+        seat.guard.turn(self, Time::now(), Reading::Nothing);
+        while seat.guard.core.is_active(ticket)
+            && !self.slots.has_news(ticket)
+            && !self.closing.load(Ordering::SeqCst)
+        {
+            let now = Time::now();
+            if now >= limit {
+                break;
+            }
+            let reading = self.sleep_with_seat(&mut seat, now, limit);
+            seat.guard.turn(self, Time::now(), reading);
+        }
+        self.leave(seat);
+        true
+    }
+
+    fn poker(&self, ticket: Ticket) -> &Waker {
+        &self.pokers[ticket.slot as usize]
+    }
+
+    fn close(&self) {
+        self.closing.store(true, Ordering::SeqCst);
+        self.call_thread();
+        self.nudge_driver();
+        if self.watch.thread.get().is_some_and(is_current) {
+            // Closed from a waker that the thread itself ran: it ends when that returns.
+            return;
+        }
+        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.ended_changed.wait_timeout_while(ended, JOIN_MAX, |ended| !*ended);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// Makes a slot's owner look at its context.
+struct Poker {
+    shared: Weak<Shared>,
+    slot: u32,
+}
+
+impl Wake for Poker {
+    fn wake(self: Arc<Self>) {
+        if let Some(shared) = self.shared.upgrade() {
+            shared.slots.poke(self.slot);
+            shared.nudge_driver();
+        }
+    }
+}
+
+/// A poker for each slot, made once so that watching a context allocates nothing.
+pub(super) fn pokers(shared: &Weak<Shared>, slots: u32) -> Box<[Waker]> {
+    (0..slots)
+        .map(|slot| Waker::from(Arc::new(Poker { shared: Weak::clone(shared), slot })))
+        .collect()
+}

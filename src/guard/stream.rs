@@ -1,0 +1,192 @@
+//! The connection's socket: TCP or Unix, never blocking. Knows no messages.
+
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
+
+use mio::net::{TcpStream, UnixStream};
+use mio::{Interest, Registry, Token};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::clock::Time;
+
+/// Where a server listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Address {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+/// A socket that is connected, or about to be.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    socket: Socket,
+    /// Whether the event loop also tells when there is room to write. Only then: a Unix socket
+    /// reports room after every byte the server reads, which would wake an idle guard for nothing.
+    wants_room: bool,
+}
+
+#[derive(Debug)]
+enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// What [`Stream::read`] found.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Input {
+    /// So many bytes.
+    Bytes(usize),
+    /// Nothing for now.
+    Empty,
+    /// The server has closed the connection.
+    End,
+}
+
+/// What ended [`Stream::sleep`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ready {
+    pub(crate) stream: bool,
+    pub(crate) other: bool,
+}
+
+impl Stream {
+    /// Starts to connect; [`Stream::is_connected`] tells when it is through.
+    pub(crate) fn connect(
+        address: &Address,
+        registry: &Registry,
+        token: Token,
+    ) -> io::Result<Self> {
+        let socket = match address {
+            Address::Tcp(address) => Socket::Tcp(TcpStream::connect(*address)?),
+            Address::Unix(path) => Socket::Unix(UnixStream::connect(path)?),
+        };
+        let mut stream = Self { socket, wants_room: true };
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        match &mut stream.socket {
+            Socket::Tcp(socket) => registry.register(socket, token, interest)?,
+            Socket::Unix(socket) => registry.register(socket, token, interest)?,
+        }
+        Ok(stream)
+    }
+
+    /// Whether the connection is made; an error if it cannot be.
+    pub(crate) fn is_connected(&self) -> io::Result<bool> {
+        let error = match &self.socket {
+            Socket::Tcp(socket) => socket.take_error()?,
+            Socket::Unix(socket) => socket.take_error()?,
+        };
+        if let Some(error) = error {
+            return Err(error);
+        }
+        let peer = match &self.socket {
+            Socket::Tcp(socket) => socket.peer_addr().map(drop),
+            Socket::Unix(socket) => socket.peer_addr().map(drop),
+        };
+        match peer {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Small messages go out at once. Measured: without this the same work ran at 36 locks a
+    /// second instead of 3,500, for Nagle's algorithm meets delayed acknowledgements.
+    pub(crate) fn set_nodelay(&self) -> io::Result<()> {
+        match &self.socket {
+            Socket::Tcp(socket) => socket.set_nodelay(true),
+            Socket::Unix(_) => Ok(()),
+        }
+    }
+
+    pub(crate) fn read(&mut self, into: &mut [u8]) -> io::Result<Input> {
+        loop {
+            let result = match &mut self.socket {
+                Socket::Tcp(socket) => socket.read(into),
+                Socket::Unix(socket) => socket.read(into),
+            };
+            return match result {
+                Ok(0) => Ok(Input::End),
+                Ok(count) => Ok(Input::Bytes(count)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Input::Empty),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => Err(error),
+            };
+        }
+    }
+
+    /// Writes as much as there is room for; 0 when there is none.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            let result = match &mut self.socket {
+                Socket::Tcp(socket) => socket.write(bytes),
+                Socket::Unix(socket) => socket.write(bytes),
+            };
+            return match result {
+                Ok(count) => Ok(count),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => Err(error),
+            };
+        }
+    }
+
+    /// Has the event loop tell when there is room to write, or no longer.
+    pub(crate) fn want_room(
+        &mut self,
+        wanted: bool,
+        registry: &Registry,
+        token: Token,
+    ) -> io::Result<()> {
+        if self.wants_room == wanted {
+            return Ok(());
+        }
+        self.wants_room = wanted;
+        let interest = match wanted {
+            true => Interest::READABLE | Interest::WRITABLE,
+            false => Interest::READABLE,
+        };
+        match &mut self.socket {
+            Socket::Tcp(socket) => registry.reregister(socket, token, interest),
+            Socket::Unix(socket) => registry.reregister(socket, token, interest),
+        }
+    }
+
+    /// Sleeps until there is something to read (or room to write, where that is wanted), the other
+    /// descriptor is readable, or `limit` has come. Unlike the
+    /// event loop's, this readiness is level-triggered: nothing has to be drained.
+    pub(crate) fn sleep(&self, other: BorrowedFd<'_>, now: Time, limit: Time) -> io::Result<Ready> {
+        let wanted = match self.wants_room {
+            true => PollFlags::IN | PollFlags::OUT,
+            false => PollFlags::IN,
+        };
+        let span = limit.since(now);
+        let timeout = Timespec {
+            tv_sec: i64::try_from(span.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: span.subsec_nanos().into(),
+        };
+        let timeout = if limit == Time::NEVER { None } else { Some(&timeout) };
+        let mut fds = [
+            PollFd::from_borrowed_fd(self.as_fd(), wanted),
+            PollFd::from_borrowed_fd(other, PollFlags::IN),
+        ];
+        match poll(&mut fds, timeout) {
+            Ok(_) => {
+                let [stream, other] = fds.map(|fd| !fd.revents().is_empty());
+                Ok(Ready { stream, other })
+            }
+            Err(rustix::io::Errno::INTR) => Ok(Ready { stream: false, other: false }),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.socket {
+            Socket::Tcp(socket) => socket.as_fd(),
+            Socket::Unix(socket) => socket.as_fd(),
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! One turn of the guard: take what callers ask for, read what the server says, act on the
+//! deadlines that passed, send what there is to send.
+//!
+//! A turn is run by whoever has the seat (see the [module above](super)): the guard's own thread,
+//! or a caller that waits for an answer. It never blocks.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::SyncSender;
+
+use mio::{Registry, Token, Waker};
+
+use super::Shared;
+use super::connect::Connector;
+use super::core::{Change, Core};
+use super::holds::Holds;
+use super::startup::startup;
+use super::stream::{Input, Stream};
+use crate::clock::Time;
+use crate::config::Config;
+use crate::context::Cause;
+use crate::error::Error;
+use crate::slots::{Slots, Submission, Work};
+
+/// What the seat's holder works with.
+#[derive(Debug)]
+pub(crate) struct Guard {
+    pub(crate) core: Core,
+    pub(crate) stream: Option<Stream>,
+    pub(crate) holds: Holds,
+    pub(crate) connector: Connector,
+    pub(crate) registry: Registry,
+    pub(crate) waker: Arc<Waker>,
+    pub(crate) config: Arc<Config>,
+    /// The queue's other half.
+    pub(crate) lot: VecDeque<Submission>,
+    /// Who waits for the very first session.
+    pub(crate) first: Option<SyncSender<Result<(), Error>>>,
+    /// Whether a turn stopped before all its work was done.
+    pub(crate) unfinished: bool,
+}
+
+/// How much a turn reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reading {
+    /// Nothing: the socket was not reported ready.
+    Nothing,
+    /// What is there, by one call if that gets all of it.
+    Once,
+    /// Until the socket says that there is no more, as the event loop's edges demand.
+    Drain,
+}
+
+/// The token of the connection in the event loop.
+pub(crate) const CONNECTION: Token = Token(0);
+
+/// A turn reads no more than this, so that a flood cannot keep the deadlines from being noticed.
+const READ_MAX: usize = 64 * 1024;
+
+impl Guard {
+    pub(crate) fn turn(&mut self, shared: &Shared, now: Time, reading: Reading) {
+        self.unfinished = false;
+        self.take_submissions(shared);
+        if reading != Reading::Nothing {
+            self.read(shared, now, reading);
+        }
+        let change = self.core.handle_timeout(now, &mut self.holds.settler(shared));
+        self.apply(change, shared);
+        self.connect(shared, now);
+        self.work(shared, now);
+        self.core.encode(now);
+        self.flush(shared, now);
+        // Written after every lost lock was marked, so that a new session's lease covers none of
+        // them; the order is what `Node::cause_now` relies on (I8).
+        shared.lease_until.store(self.core.lease_until().as_nanos(), Ordering::Release);
+    }
+
+    /// When the next turn is due at the latest.
+    pub(crate) fn next_timeout(&self) -> Time {
+        if self.unfinished {
+            return Time::ZERO;
+        }
+        let dialing = match self.core.is_connecting() {
+            true => self.connector.next_timeout(),
+            false => Time::NEVER,
+        };
+        self.core.next_timeout().min(dialing)
+    }
+
+    /// A thread whose statement is in flight, and that could therefore take over.
+    pub(crate) fn next_driver(&self, slots: &Slots) -> Option<u32> {
+        self.core.slots_in_flight().find(|slot| slots.is_waited_on_by_thread(*slot))
+    }
+
+    /// Ends everything: locks lost, requests failed, goodbye said as far as it goes.
+    pub(crate) fn close(&mut self, shared: &Shared) {
+        shared.slots.close();
+        self.take_submissions(shared);
+        self.core.close(&mut self.holds.settler(shared));
+        if let (Some(session), Some(stream)) = (self.core.session(), &mut self.stream) {
+            // One try: closing the connection says the same.
+            let _ = stream.write(session.output());
+        }
+        self.core.closed();
+        self.stream = None;
+        self.connector.cancel();
+        shared.lease_until.store(0, Ordering::Release);
+        // What came in between the two is refused by a core that is closed.
+        self.take_submissions(shared);
+        if let Some(first) = self.first.take() {
+            let _ = first.try_send(Err(Error::Closed));
+        }
+    }
+
+    fn take_submissions(&mut self, shared: &Shared) {
+        if !shared.slots.has_submissions() {
+            return;
+        }
+        shared.slots.drain(&mut self.lot);
+        let mut settler = self.holds.settler(shared);
+        for submission in self.lot.drain(..) {
+            match submission {
+                Submission::Request(ticket) => {
+                    match shared.slots.accept(ticket) {
+                        Some(Work::Lock { key, mode }) => {
+                            self.core.request(ticket, key, mode, &mut settler);
+                        }
+                        Some(Work::Unlock(hold)) => {
+                            if self.core.unlock(ticket, hold, &mut settler) {
+                                settler.retire(hold, Cause::Released);
+                            }
+                        }
+                        // Its owner has gone already; the Abandon follows.
+                        None => {}
+                    }
+                }
+                Submission::Abandon(ticket) => {
+                    if self.core.abandon(ticket) {
+                        shared.slots.free(ticket);
+                    }
+                }
+                Submission::Release(hold) => {
+                    if self.core.release(hold, &mut settler) {
+                        settler.retire(hold, Cause::Released);
+                    }
+                }
+            }
+        }
+    }
+
+    fn read(&mut self, shared: &Shared, now: Time, reading: Reading) {
+        let mut total = 0;
+        while total < READ_MAX {
+            let (Some(session), Some(stream)) = (self.core.session(), &mut self.stream) else {
+                return;
+            };
+            let space = session.space();
+            let room = space.len();
+            match stream.read(space) {
+                Ok(Input::Bytes(count)) => {
+                    session.filled(count);
+                    total += count;
+                    let change = self.core.handle_input(now, &mut self.holds.settler(shared));
+                    self.apply(change, shared);
+                    if reading == Reading::Once && count < room {
+                        return;
+                    }
+                }
+                Ok(Input::Empty) => return,
+                Ok(Input::End) => {
+                    let reason = "the server closed the connection";
+                    return self.lose(shared, now, reason, None);
+                }
+                Err(error) => {
+                    return self.lose(shared, now, "reading from the server failed", Some(error));
+                }
+            }
+        }
+        self.unfinished = true;
+    }
+
+    fn flush(&mut self, shared: &Shared, now: Time) {
+        while let (Some(session), Some(stream)) = (self.core.session(), &mut self.stream) {
+            let output = session.output();
+            let is_empty = output.is_empty();
+            let result = match is_empty {
+                true => Ok(0),
+                false => stream.write(output),
+            };
+            match result {
+                Ok(0) => {
+                    if let Err(error) = stream.want_room(!is_empty, &self.registry, CONNECTION) {
+                        self.lose(shared, now, "the event loop failed", Some(error));
+                    }
+                    return;
+                }
+                Ok(count) => session.sent(count),
+                Err(error) => {
+                    return self.lose(shared, now, "writing to the server failed", Some(error));
+                }
+            }
+        }
+    }
+
+    /// A slice of the key derivation; the rest has to wait for the next turn, so that deadlines
+    /// and shutdown are noticed in between.
+    fn work(&mut self, shared: &Shared, now: Time) {
+        let (more, change) = self.core.work(now, &mut self.holds.settler(shared));
+        self.unfinished |= more;
+        self.apply(change, shared);
+    }
+
+    fn connect(&mut self, shared: &Shared, now: Time) {
+        if self.core.wants_connection(now) {
+            self.core.begin_connecting(now);
+            if let Err(error) = self.connector.begin(&self.waker) {
+                return self.fail(shared, now, error);
+            }
+        }
+        if !self.core.is_connecting() {
+            return;
+        }
+        let deadline = self.core.connect_deadline();
+        let connected = self.connector.advance(now, deadline, &self.registry, CONNECTION);
+        let begun = connected.and_then(|stream| match stream {
+            None => Ok(None),
+            Some(stream) => {
+                let _ = stream.set_nodelay();
+                Ok(Some((stream, startup(&self.config, self.connector.is_tcp())?)))
+            }
+        });
+        match begun {
+            Ok(None) => {}
+            Ok(Some((stream, startup))) => {
+                self.stream = Some(stream);
+                let change = self.core.connected(now, startup, &mut self.holds.settler(shared));
+                self.apply(change, shared);
+            }
+            Err(error) => self.fail(shared, now, error),
+        }
+    }
+
+    fn lose(&mut self, shared: &Shared, now: Time, reason: &str, error: Option<std::io::Error>) {
+        let reason = match &error {
+            Some(error) => format!("{reason} ({error})"),
+            None => reason.to_owned(),
+        };
+        let error = Error::Connect {
+            address: self.config.host.as_str().into(),
+            reason: reason.into(),
+            source: error.map(Arc::new),
+        };
+        self.fail(shared, now, error);
+    }
+
+    fn fail(&mut self, shared: &Shared, now: Time, error: Error) {
+        let change =
+            self.core.fail(now, Cause::ConnectionLost, error, &mut self.holds.settler(shared));
+        self.apply(Some(change), shared);
+    }
+
+    fn apply(&mut self, change: Option<Change>, shared: &Shared) {
+        match change {
+            None => {}
+            Some(Change::Ready) => {
+                if let Some(first) = self.first.take() {
+                    let _ = first.try_send(Ok(()));
+                }
+            }
+            Some(Change::Ended(error)) => {
+                self.stream = None;
+                self.connector.cancel();
+                if let Some(first) = self.first.take() {
+                    // The first attempt is the caller's to judge: no second one is made.
+                    let _ = first.try_send(Err((*error).clone()));
+                    shared.closing.store(true, Ordering::SeqCst);
+                }
+            }
+        }
+    }
+}

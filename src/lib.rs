@@ -1,0 +1,93 @@
+//! Distributed locks on PostgreSQL.
+//!
+//! Mutual exclusion for a fleet of processes, on the database they already run. Locks are
+//! session-level advisory locks: no transaction is left open and no table is needed. One
+//! [`Manager`] in a process keeps one session for all its locks and waiters; a held [`Lock`] has a
+//! [`Context`] that is done when the lock is released or lost. Callers block or `.await`, on any
+//! executor.
+//!
+//! ```no_run
+//! use distlock::{Context, Manager};
+//!
+//! # fn step() {}
+//! # fn main() -> Result<(), distlock::Error> {
+//! let manager = Manager::connect("postgres://app@db.internal/prod")?;
+//! let ctx = Context::background();
+//!
+//! if let Some(lock) = manager.try_lock(&ctx, "invoice:42")? {
+//!     while !lock.context().is_done() {
+//!         step();
+//! #       break;
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # The shape
+//!
+//! ```text
+//!  caller threads and tasks            the guard                      PostgreSQL
+//!  Manager, Acquire, Lock ──> slots ──> turn ─── core (pure) ───────> one session
+//!        ^                      │        │        ledger  who holds, who waits
+//!        └── wakes, contexts <──┘        │        lease   what is still provably held
+//!                                        │        session, codec (proto)
+//!                                        └ stream: the only I/O
+//! ```
+//!
+//! # Invariants
+//!
+//! Cited in the code and the tests by their numbers.
+//!
+//! * **I1 One hold per key per session.** Advisory locks are re-entrant within a session, so the
+//!   ledger, keyed by the numeric key and never by the name, excludes the threads of a process.
+//! * **I2 An error proves nothing.** After a failed statement with a lock call in it the lock may
+//!   be held: it is unlocked, or the session dropped, before the caller is answered.
+//! * **I3 No orphan.** A grant whose requester has gone is released at once.
+//! * **I4 Answers come in order**, one for each request; anything else ends the session.
+//! * **I5 The session never waits inside a statement.** `pg_advisory_lock` is not used: it would
+//!   block every other key, hold a snapshot, and hide a dead process from the server.
+//! * **I6 Nothing grows.** Buffers, rings and tables are sized when the manager connects; over a
+//!   limit is a typed error.
+//! * **I7 Session settings are ours**: set and read back after connecting; a value that the server
+//!   did not take is an error.
+//! * **I8 A dead handle stays dead.** No reconnect revives a lock, no late release reaches a newer
+//!   one.
+//! * **I9 The holder knows first.** The lease, with drift and slack, ends before the server's
+//!   timeout; checked when the configuration is built.
+//! * **I10 Server bytes are hostile.** They can end the session; they can never panic, hang, grow
+//!   memory, or make a grant.
+//!
+//! # Words
+//!
+//! *Session*: one connection to the server, from its start to its end. *Holder*: who has a
+//! [`Lock`]. *Waiter*: who waits for one. *Lost*: of a lock, that its session has ended. *Lease*:
+//! for how long a lock is believed in without a word from the server. *Guard*: the event loop that
+//! owns the session; not an RAII guard.
+
+mod acquire;
+mod clock;
+mod config;
+mod context;
+mod error;
+mod guard;
+mod key;
+mod lock;
+mod manager;
+#[cfg(not(any(fuzzing, feature = "__internals")))]
+mod proto;
+/// Below the public interface, for this crate's own tests and fuzz targets.
+#[cfg(any(fuzzing, feature = "__internals"))]
+#[doc(hidden)]
+pub mod proto;
+mod slab;
+mod slots;
+mod timer;
+
+pub use acquire::{Acquire, Acquiring};
+pub use config::{AuthMethods, Config};
+pub use context::{Canceler, Cause, Context, Done, DoneFuture};
+pub use error::{Error, Outcome, SqlState};
+pub use key::Key;
+pub use lock::Lock;
+pub use manager::Manager;

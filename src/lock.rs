@@ -1,0 +1,125 @@
+//! A held lock.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::acquire;
+use crate::clock::Time;
+use crate::context::Context;
+use crate::error::{Error, Outcome};
+use crate::key::Key;
+use crate::slots::{Drive, Grant, HoldId, Work};
+
+/// A held lock: dropping it releases it.
+///
+/// Its [`context`](Lock::context) is done as soon as the lock is released or lost, or the context
+/// it was acquired with is done. Whoever works under the lock looks at it, or waits on it, and
+/// stops in time. Once lost, a lock stays lost (invariant I8): the manager reconnects, but never
+/// acquires anything again on its own.
+///
+/// ```no_run
+/// # fn main() -> Result<(), distlock::Error> {
+/// let manager = distlock::Manager::connect("postgres://app@db.internal/prod")?;
+/// let lock = manager.lock(&distlock::Context::background(), "invoice:42")?;
+/// while lock.is_held() {
+///     // one more step of the work
+/// #   break;
+/// }
+/// lock.unlock()?;
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "a lock is released when it is dropped"]
+pub struct Lock {
+    key: Key,
+    context: Context,
+    /// None once an unlock was answered.
+    hold: Option<HoldId>,
+    drive: Arc<dyn Drive>,
+}
+
+impl Lock {
+    pub(crate) fn new(key: Key, grant: Grant, drive: Arc<dyn Drive>) -> Self {
+        Self { key, context: grant.context, hold: Some(grant.hold), drive }
+    }
+
+    /// What is locked.
+    pub fn key(&self) -> Key {
+        self.key
+    }
+
+    /// The context of the work under this lock: done when the lock is released or lost, or when
+    /// the context it was acquired with is done.
+    pub fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// Whether the lock is provably held at this moment: neither released nor lost, and the server
+    /// was heard from within the lease. The clock is looked at here and now, in the calling
+    /// thread, so that the answer is right even if the process was stopped a moment ago.
+    pub fn is_held(&self) -> bool {
+        !self.remaining().is_zero()
+    }
+
+    /// For how long the lock is provably held if the server is not heard from any more; zero once
+    /// it is released or lost. While all is well it never gets below the lease less the heartbeat
+    /// and one round trip.
+    pub fn remaining(&self) -> Duration {
+        self.context.hold_remaining()
+    }
+
+    /// Releases the lock and waits for the server's answer. Dropping the lock releases it as well,
+    /// without waiting.
+    ///
+    /// Takes one round trip, and no longer than the reply timeout: it cannot be cancelled.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Lost`] when the lock was lost, before or during the release. It is not held any
+    /// more in any case.
+    pub fn unlock(mut self) -> Result<(), Error> {
+        let fate = self.context.fate();
+        let canceled = self.context.is_done();
+        self.let_go();
+        if let Some(cause) = fate {
+            return Err(Error::Lost { cause, outcome: Outcome::NotAcquired });
+        }
+        if canceled && self.drive.slots().releases_on_cancel() {
+            return Ok(());
+        }
+        let Some(hold) = self.hold else { return Ok(()) };
+        let background = Context::background();
+        match acquire::ask(&*self.drive, Work::Unlock(hold), &background, Time::NEVER) {
+            // Without a slot to wait in it is released without an answer, as if dropped.
+            Err(Error::TooManyRequests { .. }) => Ok(()),
+            answer => {
+                self.hold = None;
+                answer.map(drop)
+            }
+        }
+    }
+
+    /// Ends the context. Its last clone but the guard's is given up here, before the release is
+    /// queued, so that the guard finds it unshared and uses it again.
+    fn let_go(&mut self) {
+        self.context.release();
+        self.context = Context::background();
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        self.let_go();
+        if let Some(hold) = self.hold.take() {
+            self.drive.slots().release(hold);
+            self.drive.kick();
+        }
+    }
+}
+
+impl fmt::Debug for Lock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lock").field("key", &self.key).field("context", &self.context).finish()
+    }
+}

@@ -1,0 +1,123 @@
+//! The manager: one per process, with one session, for all its locks.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::acquire::Acquire;
+use crate::config::Config;
+use crate::context::Context;
+use crate::error::Error;
+use crate::guard;
+use crate::key::Key;
+use crate::lock::Lock;
+use crate::slots::Drive;
+
+/// Locks on one PostgreSQL database, over one session.
+///
+/// Cheap to clone; all clones are the same manager, and the last one to be dropped closes it. A
+/// process needs one manager for each database, however many locks it takes.
+///
+/// ```no_run
+/// use distlock::{Context, Manager};
+///
+/// # fn main() -> Result<(), distlock::Error> {
+/// let manager = Manager::connect("postgres://app@db.internal/prod")?;
+/// if let Some(lock) = manager.try_lock(&Context::background(), "invoice:42")? {
+///     assert!(lock.is_held());
+/// } // dropped: released
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Manager {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    drive: Arc<dyn Drive>,
+}
+
+impl Manager {
+    /// Connects to the server and waits for the session to be ready, at most for
+    /// [`Config::connect_timeout`].
+    ///
+    /// Later on, when the session is lost, the manager reconnects on its own, with backoff, and
+    /// with the same configuration.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] when the configuration cannot be used, or the reason why there is no
+    /// session. Nothing is left running then.
+    pub fn connect<C>(config: C) -> Result<Self, Error>
+    where
+        C: TryInto<Config>,
+        Error: From<C::Error>,
+    {
+        let config = config.try_into()?;
+        config.check()?;
+        Ok(Self { inner: Arc::new(Inner { drive: guard::spawn(config)? }) })
+    }
+
+    /// Asks once for a lock, and blocks for the answer: one round trip. `None` when it is taken, by
+    /// another process or by this one: contention is not an error.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unavailable`] while there is no session, [`Error::Canceled`] when `context` is done
+    /// first, [`Error::Lost`] when the session ends meanwhile, [`Error::Closed`], one of the
+    /// limits, or what the server says.
+    ///
+    /// # Cancellation
+    ///
+    /// At once, and without a trace: a grant that comes too late is released.
+    pub fn try_lock(&self, context: &Context, key: impl Into<Key>) -> Result<Option<Lock>, Error> {
+        self.acquire(key).context(context).try_now()
+    }
+
+    /// Waits for a lock, for as long as `context` allows.
+    ///
+    /// ```no_run
+    /// # use distlock::{Context, Error, Manager};
+    /// # use std::time::Duration;
+    /// # fn example(manager: &Manager, ctx: &Context) -> Result<(), Error> {
+    /// let lock = manager.lock(&ctx.with_timeout(Duration::from_secs(5)), "invoice:42")?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As for [`Acquire::wait`].
+    ///
+    /// # Cancellation
+    ///
+    /// At once, and without a trace: a grant that comes too late is released.
+    pub fn lock(&self, context: &Context, key: impl Into<Key>) -> Result<Lock, Error> {
+        self.acquire(key).context(context).wait()
+    }
+
+    /// Asks for a lock in any other way: the builder that all ways go through.
+    pub fn acquire(&self, key: impl Into<Key>) -> Acquire {
+        Acquire::new(Arc::clone(&self.inner.drive), key.into())
+    }
+
+    /// Closes the manager: every lock's context is done with
+    /// [`Cause::ManagerClosed`](crate::Cause::ManagerClosed), every request ends with
+    /// [`Error::Closed`], the session is ended and with it every lock on the server, and the
+    /// guard's thread is joined. Takes less than a second, even when the server is silent.
+    pub fn close(&self) {
+        self.inner.drive.close();
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.drive.close();
+    }
+}
+
+impl fmt::Debug for Manager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Manager").finish_non_exhaustive()
+    }
+}

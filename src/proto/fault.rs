@@ -1,0 +1,133 @@
+//! Why a session could not start, or had to end.
+
+use super::fields::ServerError;
+use super::scram::ScramError;
+
+/// The end of a session, seen from this side. There is no way back: a new session starts afresh.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// The server broke the protocol.
+    #[error(transparent)]
+    Violation(#[from] Violation),
+    /// The server reported an error that ends the session, or one that no request explains.
+    #[error("{0}")]
+    Server(Box<ServerError>),
+    /// The two sides could not authenticate each other.
+    #[error(transparent)]
+    Auth(#[from] AuthFault),
+    /// The server works, but locks on it would not be safe.
+    #[error(transparent)]
+    Unsuitable(#[from] Unsuitable),
+    /// A broken invariant of our own, or a limit that a configuration made too small.
+    #[error("internal: {0}")]
+    Internal(&'static str),
+}
+
+/// A way to break the protocol. Small and without text of the server, so that it costs nothing to
+/// make and can be shown anywhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Violation {
+    /// No message has this type byte.
+    #[error("no backend message has the type byte 0x{0:02x}")]
+    UnknownMessage(u8),
+    /// A message of a part of the protocol that this frontend never starts.
+    #[error("{0} was never asked for")]
+    Unsupported(&'static str),
+    /// A length that the message cannot have.
+    #[error("{message} with a length of {length}, expected {min} to {max}")]
+    Length {
+        /// The message.
+        message: &'static str,
+        /// The length in its header, which includes itself.
+        length: i32,
+        /// The least that makes sense.
+        min: u32,
+        /// The most that is accepted.
+        max: u32,
+    },
+    /// A body that does not have the form the manual gives.
+    #[error("{message} is malformed: {what}")]
+    Malformed {
+        /// The message.
+        message: &'static str,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// A message that this state does not allow.
+    #[error("{message} came {state}")]
+    Unexpected {
+        /// The message.
+        message: &'static str,
+        /// Where the session was.
+        state: &'static str,
+    },
+    /// More messages or bytes than a session's start can need.
+    #[error("more than {limit} {what} before the session was ready")]
+    Budget {
+        /// What there was too much of.
+        what: &'static str,
+        /// The limit.
+        limit: u32,
+    },
+}
+
+/// Why authentication failed on this side.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AuthFault {
+    /// The server asked for a method that the configuration does not allow.
+    #[error(
+        "the server asks for {asked} authentication, but only {allowed} is allowed here; \
+         change the server's pg_hba.conf, or allow the method with require_auth"
+    )]
+    Refused {
+        /// The method, as `require_auth` names it.
+        asked: &'static str,
+        /// The allowed methods, as `require_auth` lists them.
+        allowed: Box<str>,
+    },
+    /// The server asked for a method that this frontend does not speak.
+    #[error("the server asks for {0} authentication, which this library does not speak")]
+    Unsupported(&'static str),
+    /// The server wants a password, and there is none.
+    #[error(
+        "the server asks for a password, and none is configured; set one (PGPASSWORD, or password= in the connection string)"
+    )]
+    NoPassword,
+    /// The SCRAM exchange failed.
+    #[error(transparent)]
+    Scram(#[from] ScramError),
+}
+
+/// Why locks on a server would not be safe.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unsuitable {
+    /// A hot standby keeps a lock table of its own.
+    #[error("it is a standby, whose locks the primary does not see; connect to the primary")]
+    Standby,
+    /// The session is not with the backend that runs the statements.
+    #[error(
+        "the session was opened with process {announced} and runs in process {actual}: a pooler \
+         stands between; connect to PostgreSQL itself"
+    )]
+    Pooler {
+        /// The process id of BackendKeyData, 0 when it was never sent.
+        announced: i32,
+        /// The answer of `pg_backend_pid()`.
+        actual: i32,
+    },
+    /// A setting was not taken.
+    #[error(
+        "the server keeps {name} at '{actual}' where '{wanted}' was set; locks need that value"
+    )]
+    Setting {
+        /// The setting.
+        name: &'static str,
+        /// The value that was asked for, in the setting's base unit.
+        wanted: Box<str>,
+        /// The value read back.
+        actual: Box<str>,
+    },
+    /// An old server.
+    #[error("its version is '{0}'; PostgreSQL 10 or later is needed")]
+    Version(Box<str>),
+}

@@ -1,0 +1,136 @@
+//! The frontend messages that we send (manual: protocol-message-formats).
+//!
+//! One function for each, named as in the manual. They write into a [`WriteBuf`] and allocate
+//! nothing. No text of a caller is ever part of SQL: statements are constants, keys are binary
+//! parameters.
+
+use super::buffer::{Full, WriteBuf};
+
+/// The protocol version that is asked for: 3.2 (manual: protocol-overview, "Protocol Versions").
+pub const PROTOCOL_VERSION: i32 = 0x0003_0002;
+
+/// Type OIDs of the parameters that are used (catalog `pg_type`).
+pub const INT8_OID: i32 = 20;
+/// See [`INT8_OID`].
+pub const INT4_OID: i32 = 23;
+/// See [`INT8_OID`].
+pub const TEXT_OID: i32 = 25;
+
+/// Asks for a session. Parameters are pairs of name and value.
+pub fn startup_message(buf: &mut WriteBuf, parameters: &[(&str, &str)]) -> Result<(), Full> {
+    buf.message(None, |body| {
+        body.i32(PROTOCOL_VERSION);
+        for (name, value) in parameters {
+            body.string(name);
+            body.string(value);
+        }
+        body.u8(0);
+    })
+}
+
+/// Answers AuthenticationCleartextPassword or AuthenticationMD5Password.
+pub fn password_message(buf: &mut WriteBuf, password: &str) -> Result<(), Full> {
+    buf.message(Some(b'p'), |body| body.string(password))
+}
+
+/// Chooses a SASL mechanism and sends its first message.
+pub fn sasl_initial_response(
+    buf: &mut WriteBuf,
+    mechanism: &str,
+    response: &[u8],
+) -> Result<(), Full> {
+    buf.message(Some(b'p'), |body| {
+        body.string(mechanism);
+        body.length(response.len());
+        body.bytes(response);
+    })
+}
+
+/// Sends a further SASL message.
+pub fn sasl_response(buf: &mut WriteBuf, response: &[u8]) -> Result<(), Full> {
+    buf.message(Some(b'p'), |body| body.bytes(response))
+}
+
+/// Makes a prepared statement; an empty name is the unnamed statement.
+pub fn parse(buf: &mut WriteBuf, name: &str, query: &str, types: &[i32]) -> Result<(), Full> {
+    buf.message(Some(b'P'), |body| {
+        body.string(name);
+        body.string(query);
+        body.count(types.len());
+        for oid in types {
+            body.i32(*oid);
+        }
+    })
+}
+
+/// The key of an advisory lock as parameters of a statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyParameters {
+    /// One `bigint`.
+    Bigint(i64),
+    /// Two `integer`s.
+    Pair(i32, i32),
+}
+
+/// Binds a key to a prepared lock statement, in the unnamed portal; parameters and result binary.
+pub fn bind_key(buf: &mut WriteBuf, statement: &str, key: KeyParameters) -> Result<(), Full> {
+    buf.message(Some(b'B'), |body| {
+        body.string("");
+        body.string(statement);
+        // One format code stands for all parameters: 1 is binary.
+        body.i16(1);
+        body.i16(1);
+        match key {
+            KeyParameters::Bigint(key) => {
+                body.i16(1);
+                body.i32(8);
+                body.i64(key);
+            }
+            KeyParameters::Pair(high, low) => {
+                body.i16(2);
+                body.i32(4);
+                body.i32(high);
+                body.i32(4);
+                body.i32(low);
+            }
+        }
+        body.i16(1);
+        body.i16(1);
+    })
+}
+
+/// Binds text parameters to the unnamed statement, in the unnamed portal; result in text.
+pub fn bind_text(buf: &mut WriteBuf, parameters: &[&str]) -> Result<(), Full> {
+    buf.message(Some(b'B'), |body| {
+        body.string("");
+        body.string("");
+        body.i16(0);
+        body.count(parameters.len());
+        for parameter in parameters {
+            body.length(parameter.len());
+            body.bytes(parameter.as_bytes());
+        }
+        body.i16(0);
+    })
+}
+
+/// Runs the unnamed portal to its end.
+pub fn execute(buf: &mut WriteBuf) -> Result<(), Full> {
+    buf.message(Some(b'E'), |body| {
+        body.string("");
+        body.i32(0);
+    })
+}
+
+/// Ends a batch: the server commits and answers ReadyForQuery. Alone it is the heartbeat.
+pub fn sync(buf: &mut WriteBuf) -> Result<(), Full> {
+    buf.message(Some(b'S'), |_| ())
+}
+
+/// Ends the session in good order.
+pub fn terminate(buf: &mut WriteBuf) -> Result<(), Full> {
+    buf.message(Some(b'X'), |_| ())
+}
+
+/// The most bytes that one lock statement (Bind and Execute) or one Sync takes.
+pub const STATEMENT_MAX: usize = 64;

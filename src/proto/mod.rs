@@ -1,0 +1,41 @@
+//! The wire protocol: a minimal PostgreSQL frontend as plain values.
+//!
+//! Nothing here knows a socket, a thread, a clock or a random source, and nothing allocates once a
+//! [`Session`](session::Session) is ready. Bytes go in, bytes and events come out, in whatever
+//! pieces the network likes: any split of the same bytes gives the same events. Bytes from the
+//! server are hostile (invariant I10): every length is checked against a cap before a body is
+//! waited for, every body must be used up exactly, and a message that the state does not expect
+//! ends the session. `proto_notes.md` has the byte tables.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`buffer`] | the fixed read and write buffers |
+//! | [`frontend`] | the messages we send |
+//! | [`backend`], [`fields`] | the messages we accept, and those we refuse by name |
+//! | [`scram`], [`md5`] | the authentication exchanges |
+//! | [`handshake`] | from the StartupMessage to the first ReadyForQuery of a prepared session |
+//! | [`settings`] | the session settings, and what must be read back |
+//! | [`session`] | the prepared session and its statements in flight |
+#![cfg_attr(
+    not(any(fuzzing, feature = "__internals")),
+    allow(unreachable_pub, reason = "public for the tests and the fuzz targets only")
+)]
+#![deny(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation
+)]
+
+pub mod backend;
+pub mod buffer;
+pub mod fault;
+pub mod fields;
+pub mod frontend;
+pub mod handshake;
+pub mod md5;
+pub mod scram;
+pub mod session;
+pub mod settings;

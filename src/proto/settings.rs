@@ -1,0 +1,297 @@
+//! The session settings: what is set after connecting, and what must be read back (invariant I7).
+//!
+//! One statement sets everything and returns what the server made of it, so that a value that was
+//! not taken is noticed. The same row says which process runs the session and whether the server
+//! is a standby. Settings are never sent in the StartupMessage: poolers refuse unknown ones there.
+
+use super::fault::{Unsuitable, Violation};
+use super::fields::printable;
+
+/// Values for the settings that depend on the configuration (manual: runtime-config-client,
+/// runtime-config-connection).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionSettings {
+    /// `idle_session_timeout`, in milliseconds: after so long without a word from us the server
+    /// ends the session and frees its locks. PostgreSQL 14 and later.
+    pub idle_session_timeout_ms: u32,
+    /// `tcp_keepalives_idle`, in seconds.
+    pub tcp_keepalives_idle_s: u32,
+    /// `tcp_keepalives_interval`, in seconds.
+    pub tcp_keepalives_interval_s: u32,
+    /// `tcp_keepalives_count`.
+    pub tcp_keepalives_count: u32,
+    /// `tcp_user_timeout`, in milliseconds. PostgreSQL 12 and later.
+    pub tcp_user_timeout_ms: u32,
+    /// `client_connection_check_interval`, in milliseconds. PostgreSQL 14 and later.
+    pub client_connection_check_interval_ms: u32,
+    /// Whether the session runs over TCP; over a Unix socket the server shows the TCP settings as
+    /// zero.
+    pub tcp: bool,
+}
+
+/// The settings that every server has; `$1` to `$3`.
+macro_rules! base {
+    () => {
+        "SELECT pg_catalog.pg_backend_pid()::text, pg_catalog.pg_is_in_recovery()::text, \
+         pg_catalog.set_config('search_path', 'pg_catalog', false), \
+         pg_catalog.set_config('statement_timeout', '0', false), \
+         pg_catalog.set_config('lock_timeout', '0', false), \
+         pg_catalog.set_config('synchronous_commit', 'on', false), \
+         pg_catalog.set_config('tcp_keepalives_idle', $1, false), \
+         pg_catalog.set_config('tcp_keepalives_interval', $2, false), \
+         pg_catalog.set_config('tcp_keepalives_count', $3, false)"
+    };
+}
+
+/// With the setting that PostgreSQL 12 added; `$4`.
+macro_rules! since_12 {
+    () => {
+        concat!(base!(), ", pg_catalog.set_config('tcp_user_timeout', $4, false)")
+    };
+}
+
+const STATEMENT_10: &str = base!();
+const STATEMENT_12: &str = since_12!();
+const STATEMENT_14: &str = concat!(
+    since_12!(),
+    ", pg_catalog.set_config('idle_session_timeout', $5, false), \
+     pg_catalog.set_config('client_connection_check_interval', $6, false)"
+);
+
+/// The oldest major version that is served.
+pub const OLDEST_SERVER: u32 = 10;
+
+/// The names of the columns that hold settings, after the process id and the recovery flag.
+const NAMES: [&str; 10] = [
+    "search_path",
+    "statement_timeout",
+    "lock_timeout",
+    "synchronous_commit",
+    "tcp_keepalives_idle",
+    "tcp_keepalives_interval",
+    "tcp_keepalives_count",
+    "tcp_user_timeout",
+    "idle_session_timeout",
+    "client_connection_check_interval",
+];
+
+/// The statement for a server of this major version, and how many parameters it takes.
+pub fn statement(major: u32) -> (&'static str, usize) {
+    match major {
+        ..12 => (STATEMENT_10, 3),
+        12..14 => (STATEMENT_12, 4),
+        14.. => (STATEMENT_14, 6),
+    }
+}
+
+impl SessionSettings {
+    /// The parameters of [`statement`], in order.
+    pub fn parameters(&self) -> [String; 6] {
+        [
+            self.tcp_keepalives_idle_s,
+            self.tcp_keepalives_interval_s,
+            self.tcp_keepalives_count,
+            self.tcp_user_timeout_ms,
+            self.idle_session_timeout_ms,
+            self.client_connection_check_interval_ms,
+        ]
+        .map(|value| value.to_string())
+    }
+
+    /// Checks the row that [`statement`] returned; `announced` is the process id of
+    /// BackendKeyData.
+    ///
+    /// # Errors
+    ///
+    /// [`Unsuitable`] when locks on this session would not be safe, a [`Violation`] when the row is
+    /// not one that the statement can return.
+    pub fn check<'a>(
+        &self,
+        announced: i32,
+        mut row: impl Iterator<Item = Option<&'a [u8]>>,
+    ) -> Result<Result<(), Unsuitable>, Violation> {
+        let malformed =
+            Violation::Malformed { message: "DataRow", what: "not the settings' read-back" };
+        let mut text = || row.next().flatten().and_then(|value| std::str::from_utf8(value).ok());
+        let actual = text().and_then(|pid| pid.parse::<i32>().ok()).ok_or(malformed)?;
+        if actual != announced {
+            return Ok(Err(Unsuitable::Pooler { announced, actual }));
+        }
+        match text() {
+            Some("false") => {}
+            Some("true") => return Ok(Err(Unsuitable::Standby)),
+            _ => return Err(malformed),
+        }
+        let mut seen = 0_usize;
+        for (name, wanted) in NAMES.iter().zip(self.wanted()) {
+            let Some(actual) = text() else { break };
+            seen = seen.saturating_add(1);
+            if !wanted.matches(actual) {
+                return Ok(Err(Unsuitable::Setting {
+                    name,
+                    wanted: wanted.to_text(),
+                    actual: printable(actual.as_bytes(), 64),
+                }));
+            }
+        }
+        // Seven, eight or ten by version: the caller has compared the column count.
+        if seen < 7 { Err(malformed) } else { Ok(Ok(())) }
+    }
+
+    fn wanted(&self) -> [Wanted; 10] {
+        let tcp = |value| Wanted::Number(if self.tcp { value } else { 0 });
+        [
+            Wanted::Word("pg_catalog"),
+            Wanted::Number(0),
+            Wanted::Number(0),
+            Wanted::Word("on"),
+            tcp(self.tcp_keepalives_idle_s),
+            tcp(self.tcp_keepalives_interval_s),
+            tcp(self.tcp_keepalives_count),
+            tcp(self.tcp_user_timeout_ms),
+            Wanted::Milliseconds(self.idle_session_timeout_ms),
+            Wanted::Milliseconds(self.client_connection_check_interval_ms),
+        ]
+    }
+}
+
+/// How many columns the read-back has for a server of this major version.
+pub fn columns(major: u32) -> u16 {
+    match major {
+        ..12 => 9,
+        12..14 => 10,
+        14.. => 12,
+    }
+}
+
+enum Wanted {
+    Word(&'static str),
+    Number(u32),
+    Milliseconds(u32),
+}
+
+impl Wanted {
+    fn matches(&self, actual: &str) -> bool {
+        match self {
+            Self::Word(word) => actual == *word,
+            Self::Number(number) => actual.parse() == Ok(*number),
+            Self::Milliseconds(wanted) => milliseconds(actual) == Some(u64::from(*wanted)),
+        }
+    }
+
+    fn to_text(&self) -> Box<str> {
+        match self {
+            Self::Word(word) => (*word).into(),
+            Self::Number(number) | Self::Milliseconds(number) => number.to_string().into(),
+        }
+    }
+}
+
+/// A time as the server shows it: in the largest unit that divides it (manual: config-setting,
+/// "Numeric with Unit").
+fn milliseconds(shown: &str) -> Option<u64> {
+    let digits = shown.find(|c: char| !c.is_ascii_digit()).unwrap_or(shown.len());
+    let (number, unit) = shown.split_at_checked(digits)?;
+    let factor: u64 = match unit {
+        "ms" | "" => 1,
+        "s" => 1_000,
+        "min" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(factor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SETTINGS: SessionSettings = SessionSettings {
+        idle_session_timeout_ms: 10_000,
+        tcp_keepalives_idle_s: 2,
+        tcp_keepalives_interval_s: 2,
+        tcp_keepalives_count: 5,
+        tcp_user_timeout_ms: 10_000,
+        client_connection_check_interval_ms: 2_000,
+        tcp: true,
+    };
+
+    /// What PostgreSQL 15.18 returned over TCP.
+    const ROW: [&str; 12] =
+        ["77", "false", "pg_catalog", "0", "0", "on", "2", "2", "5", "10000", "10s", "2s"];
+
+    fn check(
+        settings: &SessionSettings,
+        row: &[&str],
+    ) -> Result<Result<(), Unsuitable>, Violation> {
+        settings.check(77, row.iter().map(|value| Some(value.as_bytes())))
+    }
+
+    #[test]
+    fn the_read_back_of_a_server_is_accepted() {
+        assert_eq!(check(&SETTINGS, &ROW), Ok(Ok(())));
+        assert_eq!(check(&SETTINGS, &ROW[..10]), Ok(Ok(())));
+        assert_eq!(check(&SETTINGS, &ROW[..9]), Ok(Ok(())));
+    }
+
+    #[test]
+    fn every_setting_that_was_not_taken_is_refused_by_its_name() {
+        for (index, name) in NAMES.iter().enumerate() {
+            let mut row = ROW;
+            row[index + 2] = "17";
+            let refused = check(&SETTINGS, &row);
+            assert!(
+                matches!(&refused, Ok(Err(Unsuitable::Setting { name: n, .. })) if n == name),
+                "{name}: {refused:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_standby_and_a_pooler_are_refused() {
+        let mut row = ROW;
+        row[1] = "true";
+        assert_eq!(check(&SETTINGS, &row), Ok(Err(Unsuitable::Standby)));
+        row[0] = "78";
+        assert_eq!(
+            check(&SETTINGS, &row),
+            Ok(Err(Unsuitable::Pooler { announced: 77, actual: 78 }))
+        );
+    }
+
+    #[test]
+    fn a_row_of_something_else_is_a_violation() {
+        for row in [&[][..], &["x"], &["77"], &["77", "maybe"], &ROW[..5]] {
+            assert!(check(&SETTINGS, row).is_err(), "{row:?}");
+        }
+    }
+
+    #[test]
+    fn over_a_unix_socket_the_tcp_settings_read_zero() {
+        let unix = SessionSettings { tcp: false, ..SETTINGS };
+        let mut row = ROW;
+        row[6..10].fill("0");
+        assert_eq!(check(&unix, &row), Ok(Ok(())));
+        assert!(matches!(check(&unix, &ROW), Ok(Err(Unsuitable::Setting { .. }))));
+    }
+
+    #[test]
+    fn times_are_understood_in_every_unit_the_server_shows() {
+        let table = [
+            ("0", Some(0)),
+            ("1500ms", Some(1_500)),
+            ("10s", Some(10_000)),
+            ("2min", Some(120_000)),
+            ("1h", Some(3_600_000)),
+            ("1d", Some(86_400_000)),
+            ("", None),
+            ("ten", None),
+            ("10 s", None),
+            ("99999999999999999999d", None),
+        ];
+        for (shown, wanted) in table {
+            assert_eq!(milliseconds(shown), wanted, "{shown}");
+        }
+    }
+}

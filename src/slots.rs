@@ -1,0 +1,372 @@
+//! Where callers and the guard meet: request slots, and the queue of what callers ask for.
+//!
+//! A caller puts a request into a free slot and its number into the queue; the guard takes the
+//! queue, works, and puts the result into the slot; the caller takes the result and gives the slot
+//! back. Everything is set aside when the manager is made (invariant I6), so nothing on this way
+//! allocates. A caller that gives up leaves its slot to the guard, which gives it back: a lock that
+//! was granted in the meantime is released there (invariant I3).
+//!
+//! [`Drive`] is how callers reach the guard without knowing it.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+use std::thread::Thread;
+
+use crate::clock::Time;
+use crate::context::Context;
+use crate::error::Error;
+use crate::key::Key;
+
+/// The guard, as callers see it.
+pub(crate) trait Drive: Send + Sync + fmt::Debug {
+    /// The slots and the queue.
+    fn slots(&self) -> &Slots;
+    /// Sees to it that the queue is looked at: now, by this thread, where that is possible without
+    /// waiting, else by whoever is at it.
+    fn kick(&self);
+    /// Works for the guard until the slot has news, as long as nobody else does. Returns whether
+    /// it did: if not, somebody else does, and wakes the slot's owner when there is news.
+    fn drive(&self, ticket: Ticket, limit: Time) -> bool;
+    /// A waker that pokes the slot's owner, for a context to be watched with. Made beforehand.
+    fn poker(&self, ticket: Ticket) -> &Waker;
+    /// Ends the manager: all locks are lost, all requests end, the thread is joined.
+    fn close(&self);
+}
+
+/// The right to one slot, until its result is taken or it is given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ticket {
+    pub(crate) slot: u32,
+    /// Tells this use of the slot from all others (invariant I8).
+    pub(crate) generation: u32,
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Answer at once, whatever the answer is.
+    Try,
+    /// Wait until the lock is granted.
+    Wait,
+}
+
+/// One held lock: a place in the table of holds, and which use of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct HoldId {
+    pub(crate) index: u32,
+    pub(crate) generation: u32,
+}
+
+/// A granted lock on its way to its holder.
+#[derive(Debug)]
+pub(crate) struct Grant {
+    pub(crate) hold: HoldId,
+    pub(crate) context: Context,
+}
+
+/// `None`: the lock is taken; or, to an unlock: it is released.
+pub(crate) type Answer = Result<Option<Grant>, Error>;
+
+/// What callers ask the guard for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Submission {
+    /// The request in this slot.
+    Request(Ticket),
+    /// The request's owner has gone.
+    Abandon(Ticket),
+    /// A holder let go. Needs no slot, so it can never fail for lack of one.
+    Release(HoldId),
+}
+
+/// What a slot asks for, and the context that may end the asking.
+#[derive(Debug, Clone)]
+pub(crate) struct Request {
+    pub(crate) work: Work,
+    pub(crate) context: Context,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// Acquire a key.
+    Lock { key: Key, mode: Mode },
+    /// Release a held lock, and answer once the server has.
+    Unlock(HoldId),
+}
+
+/// Who waits for a slot's result.
+#[derive(Debug)]
+pub(crate) enum Waiter {
+    Thread(Thread),
+    Task(Waker),
+}
+
+/// The slots and the queue.
+#[derive(Debug)]
+pub(crate) struct Slots {
+    slots: Box<[Mutex<Slot>]>,
+    board: Mutex<Board>,
+    /// Whether the queue has something in it; a hint that spares the lock.
+    pending: AtomicBool,
+    limit: u32,
+    release_on_cancel: bool,
+}
+
+#[derive(Debug)]
+struct Board {
+    free: Vec<u32>,
+    queue: VecDeque<Submission>,
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Slot {
+    generation: u32,
+    phase: Phase,
+    poked: bool,
+    waiter: Option<Waiter>,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Free,
+    /// The guard has yet to look at it.
+    Asked(Request),
+    /// The guard is at work; the owner waits.
+    Pending(Context),
+    /// The owner has gone; the guard gives the slot back.
+    Abandoned,
+    /// The result is there, for the owner to take.
+    Answered(Answer),
+}
+
+impl Slots {
+    /// `requests` slots; the queue also has room for the release of each of `locks` held locks.
+    pub(crate) fn new(requests: u32, locks: u32, release_on_cancel: bool) -> Self {
+        // At most one Request and one Abandon for each slot, one Release for each hold, and with
+        // release_on_cancel a second one when its `Lock` is dropped.
+        let queue = 2 * requests as usize + 2 * locks as usize;
+        let slot =
+            || Mutex::new(Slot { generation: 0, phase: Phase::Free, poked: false, waiter: None });
+        Self {
+            slots: (0..requests).map(|_| slot()).collect(),
+            board: Mutex::new(Board {
+                free: (0..requests).rev().collect(),
+                queue: VecDeque::with_capacity(queue),
+                closed: false,
+            }),
+            pending: AtomicBool::new(false),
+            limit: requests,
+            release_on_cancel,
+        }
+    }
+
+    // ----- the caller's side -----
+
+    /// Whether a lock is released as soon as its requester's context is done.
+    pub(crate) fn releases_on_cancel(&self) -> bool {
+        self.release_on_cancel
+    }
+
+    /// Puts a request into a slot and queues it.
+    ///
+    /// # Errors
+    ///
+    /// When there is no free slot, or the manager is closed.
+    pub(crate) fn submit(&self, request: Request, waiter: Waiter) -> Result<Ticket, Error> {
+        let mut board = self.board();
+        if board.closed {
+            return Err(Error::Closed);
+        }
+        let slot = board.free.pop().ok_or(Error::TooManyRequests { limit: self.limit })?;
+        let ticket = {
+            let mut state = self.slot(slot);
+            state.generation = state.generation.wrapping_add(1);
+            state.phase = Phase::Asked(request);
+            state.poked = false;
+            state.waiter = Some(waiter);
+            Ticket { slot, generation: state.generation }
+        };
+        board.queue.push_back(Submission::Request(ticket));
+        self.pending.store(true, Ordering::SeqCst);
+        Ok(ticket)
+    }
+
+    /// Takes the result, once it is there, and gives the slot back.
+    pub(crate) fn take(&self, ticket: Ticket) -> Option<Answer> {
+        let mut state = self.slot(ticket.slot);
+        debug_assert_eq!(state.generation, ticket.generation, "a ticket is used once");
+        state.poked = false;
+        if !matches!(state.phase, Phase::Answered(_)) {
+            return None;
+        }
+        let Phase::Answered(answer) = std::mem::replace(&mut state.phase, Phase::Free) else {
+            return None;
+        };
+        let waiter = state.waiter.take();
+        drop(state);
+        drop(waiter);
+        self.board().free.push(ticket.slot);
+        Some(answer)
+    }
+
+    /// Gives the request up. If its result is there already it is handed over instead.
+    pub(crate) fn abandon(&self, ticket: Ticket) -> Option<Answer> {
+        if let Some(answer) = self.take(ticket) {
+            return Some(answer);
+        }
+        let mut board = self.board();
+        let mut state = self.slot(ticket.slot);
+        if matches!(state.phase, Phase::Answered(_)) {
+            drop((board, state));
+            return self.take(ticket);
+        }
+        let phase = std::mem::replace(&mut state.phase, Phase::Abandoned);
+        let waiter = state.waiter.take();
+        drop(state);
+        board.queue.push_back(Submission::Abandon(ticket));
+        self.pending.store(true, Ordering::SeqCst);
+        drop(board);
+        drop((phase, waiter));
+        None
+    }
+
+    /// Sets who is to be woken, for a task that is polled by another waker than before.
+    pub(crate) fn set_task(&self, ticket: Ticket, waker: &Waker) {
+        let mut state = self.slot(ticket.slot);
+        match &mut state.waiter {
+            Some(Waiter::Task(task)) => task.clone_from(waker),
+            waiter => *waiter = Some(Waiter::Task(waker.clone())),
+        }
+    }
+
+    /// Queues the release of a held lock; never fails.
+    pub(crate) fn release(&self, hold: HoldId) {
+        let mut board = self.board();
+        // Once closed, the session is over and with it the lock.
+        if !board.closed {
+            board.queue.push_back(Submission::Release(hold));
+            self.pending.store(true, Ordering::SeqCst);
+        }
+    }
+
+    /// Makes the slot's owner look at its context again. One poke too many does no harm.
+    pub(crate) fn poke(&self, slot: u32) {
+        let mut state = self.slot(slot);
+        state.poked = true;
+        wake(state);
+    }
+
+    /// Whether the owner has to look: the result is there, or it was poked.
+    pub(crate) fn has_news(&self, ticket: Ticket) -> bool {
+        let state = self.slot(ticket.slot);
+        state.poked || matches!(state.phase, Phase::Answered(_))
+    }
+
+    // ----- the guard's side -----
+
+    /// Whether something was queued since the last [`Slots::drain`].
+    pub(crate) fn has_submissions(&self) -> bool {
+        self.pending.load(Ordering::SeqCst)
+    }
+
+    /// Exchanges the queue for an empty one.
+    pub(crate) fn drain(&self, into: &mut VecDeque<Submission>) {
+        debug_assert!(into.is_empty(), "the last lot was worked off");
+        let mut board = self.board();
+        std::mem::swap(&mut board.queue, into);
+        self.pending.store(false, Ordering::SeqCst);
+    }
+
+    /// Room for one lot of [`Slots::drain`].
+    pub(crate) fn lot(&self) -> VecDeque<Submission> {
+        VecDeque::with_capacity(self.board().queue.capacity())
+    }
+
+    /// Takes up a request. `None` when its owner has gone already; the slot is free again once the
+    /// Abandon that is behind it in the queue is seen.
+    pub(crate) fn accept(&self, ticket: Ticket) -> Option<Work> {
+        let mut state = self.slot(ticket.slot);
+        match std::mem::replace(&mut state.phase, Phase::Abandoned) {
+            Phase::Asked(Request { work, context }) => {
+                state.phase = Phase::Pending(context);
+                Some(work)
+            }
+            phase => {
+                state.phase = phase;
+                None
+            }
+        }
+    }
+
+    /// The context that the request was made with.
+    pub(crate) fn context(&self, ticket: Ticket) -> Option<Context> {
+        match &self.slot(ticket.slot).phase {
+            Phase::Pending(context) => Some(context.clone()),
+            _ => None,
+        }
+    }
+
+    /// Puts the result in and wakes the owner; hands it back when the owner has gone.
+    pub(crate) fn answer(&self, ticket: Ticket, answer: Answer) -> Result<(), Answer> {
+        let mut state = self.slot(ticket.slot);
+        debug_assert_eq!(state.generation, ticket.generation, "the guard frees what it answers");
+        if matches!(state.phase, Phase::Abandoned) {
+            return Err(answer);
+        }
+        let before = std::mem::replace(&mut state.phase, Phase::Answered(answer));
+        wake(state);
+        drop(before);
+        Ok(())
+    }
+
+    /// Gives back the slot of an owner that has gone.
+    pub(crate) fn free(&self, ticket: Ticket) {
+        {
+            let mut state = self.slot(ticket.slot);
+            debug_assert!(matches!(state.phase, Phase::Abandoned), "only the abandoned");
+            state.phase = Phase::Free;
+        }
+        self.board().free.push(ticket.slot);
+    }
+
+    /// Whether a thread, which could work for the guard, waits for this slot.
+    pub(crate) fn is_waited_on_by_thread(&self, slot: u32) -> bool {
+        matches!(self.slot(slot).waiter, Some(Waiter::Thread(_)))
+    }
+
+    /// Wakes the slot's owner without news, to take over the work.
+    pub(crate) fn wake_owner(&self, slot: u32) {
+        wake(self.slot(slot));
+    }
+
+    /// Takes no more requests; those that were queued are for the guard to end.
+    pub(crate) fn close(&self) {
+        self.board().closed = true;
+    }
+
+    fn slot(&self, slot: u32) -> MutexGuard<'_, Slot> {
+        // Nothing that can panic runs under these locks.
+        self.slots[slot as usize].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn board(&self) -> MutexGuard<'_, Board> {
+        self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Wakes a slot's owner. A task's waker is foreign code: it is called without the lock.
+fn wake(state: MutexGuard<'_, Slot>) {
+    match &state.waiter {
+        Some(Waiter::Thread(thread)) => thread.unpark(),
+        Some(Waiter::Task(waker)) => {
+            let waker = waker.clone();
+            drop(state);
+            waker.wake();
+        }
+        None => {}
+    }
+}
