@@ -32,8 +32,8 @@ const DEFAULT_REPLY_TIMEOUT: Duration = Duration::from_secs(3);
 const DEFAULT_LEASE: Duration = Duration::from_secs(6);
 const DEFAULT_SERVER_TIMEOUT: Duration = Duration::from_secs(10);
 const DEFAULT_MAX_LOCKS: u32 = 1024;
-const DEFAULT_MAX_REQUESTS: u32 = 4096;
-const DEFAULT_MAX_WAITERS: u32 = 4096;
+const DEFAULT_MAX_REQUESTS: u32 = 1024;
+const DEFAULT_MAX_WAITERS: u32 = 1024;
 
 /// How to reach the server, and the limits and times of a manager.
 ///

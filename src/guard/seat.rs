@@ -138,7 +138,7 @@ impl Shared {
     }
 
     /// Sleeps with the seat until the socket is ready, a deadline has come, or somebody nudges.
-    fn sleep_with_seat(&self, seat: &mut Seat, now: Time, limit: Time) -> Reading {
+    fn sleep_with_seat(&self, seat: &Seat, now: Time, limit: Time) -> Reading {
         let Some(stream) = &seat.guard.stream else { return Reading::Nothing };
         self.driver_sleeps.store(true, Ordering::SeqCst);
         // Looked at after the flag was set: who queues later sees the flag and nudges.
@@ -193,7 +193,7 @@ impl Drive for Shared {
             if now >= limit {
                 break;
             }
-            let reading = self.sleep_with_seat(&mut seat, now, limit);
+            let reading = self.sleep_with_seat(&seat, now, limit);
             seat.guard.turn(self, Time::now(), reading);
         }
         self.leave(seat);

@@ -126,13 +126,14 @@ impl Guard {
                         Some(Work::Lock { key, mode }) => {
                             self.core.request(ticket, key, mode, &mut settler);
                         }
-                        Some(Work::Unlock(hold)) => {
-                            if self.core.unlock(ticket, hold, &mut settler) {
-                                settler.retire(hold, Cause::Released);
-                            }
+                        Some(Work::Unlock(hold))
+                            if self.core.unlock(ticket, hold, &mut settler) =>
+                        {
+                            settler.retire(hold, Cause::Released);
                         }
-                        // Its owner has gone already; the Abandon follows.
-                        None => {}
+                        // A hold that is gone already was answered; without a request, its owner has
+                        // gone and the Abandon follows.
+                        Some(Work::Unlock(_)) | None => {}
                     }
                 }
                 Submission::Abandon(ticket) => {

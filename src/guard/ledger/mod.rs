@@ -15,9 +15,17 @@
 //! | Held | one hold | refused | queued |
 //! | Reconciling | a try failed: unlock, whatever the answer, then report (I2) | refused | queued |
 
+mod op;
+mod retry;
+mod tables;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
+pub(crate) use self::op::{Op, OpKind};
+use self::tables::{End, Entry, Hold, NONE, Phase, Request};
 use super::jitter::{Jitter, KeyHasher};
 use crate::clock::Time;
 use crate::context::Cause;
@@ -52,26 +60,6 @@ pub(crate) struct LedgerLimits {
     pub(crate) waiters: u32,
 }
 
-/// A statement about a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum OpKind {
-    /// Try to lock.
-    Try,
-    /// Unlock what was held; anything but `true` is a broken invariant.
-    Unlock,
-    /// The same, and somebody waits for the answer.
-    UnlockAndTell,
-    /// Unlock what a failed try may have locked; either answer is right.
-    Verify,
-}
-
-/// A statement to send. The number goes through the session as its ticket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Op {
-    pub(crate) kind: OpKind,
-    entry: u32,
-}
-
 /// The ledger and the server disagree: the session must end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Disagreement;
@@ -102,67 +90,6 @@ pub(crate) struct Ledger {
     waiting: u32,
     jitter: Jitter,
 }
-
-#[derive(Debug)]
-struct Entry {
-    key: Key,
-    phase: Phase,
-    /// Statements queued or in flight for this key.
-    ops: u32,
-    /// Queue of waiting requests, by slot.
-    head: u32,
-    tail: u32,
-    /// Set while the key is in `cooling`.
-    retry_at: Option<Time>,
-    /// Refusals in a row, for the backoff.
-    refusals: u32,
-}
-
-#[derive(Debug)]
-enum Phase {
-    Idle,
-    Trying { ticket: Ticket, mode: Mode, sent: bool },
-    Held,
-    Reconciling { ticket: Ticket, error: Option<Error> },
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Hold {
-    generation: u32,
-    /// [`NONE`] while free.
-    entry: u32,
-}
-
-/// What the ledger knows of a slot.
-#[derive(Debug, Clone, Copy)]
-struct Request {
-    generation: u32,
-    /// [`NONE`] when the slot is not known here.
-    entry: u32,
-    queued: bool,
-    abandoned: bool,
-    next: u32,
-    previous: u32,
-}
-
-impl Request {
-    const UNKNOWN: Self = Self {
-        generation: 0,
-        entry: NONE,
-        queued: false,
-        abandoned: false,
-        next: NONE,
-        previous: NONE,
-    };
-}
-
-/// The absence of an index.
-const NONE: u32 = u32::MAX;
-
-/// The first wait before a refused waiter is tried again, and the longest.
-const RETRY_MIN: Duration = Duration::from_millis(4);
-/// See [`RETRY_MIN`].
-const RETRY_MAX: Duration = Duration::from_millis(128);
 
 impl Ledger {
     pub(crate) fn new(limits: LedgerLimits, seed: u64) -> Self {
@@ -424,32 +351,6 @@ impl Ledger {
         self.clear();
     }
 
-    /// When [`Ledger::retry`] is due.
-    pub(crate) fn next_retry(&self) -> Time {
-        if self.online { self.next_retry } else { Time::NEVER }
-    }
-
-    /// Tries again for the waiters whose time has come.
-    pub(crate) fn retry(&mut self, now: Time, sink: &mut impl Sink) {
-        let mut position = 0;
-        while let Some(entry) = self.cooling.get(position).copied() {
-            if self.entries[entry as usize].retry_at.is_some_and(|at| at <= now) {
-                self.cooling.swap_remove(position);
-                self.entries[entry as usize].retry_at = None;
-                self.advance(entry, sink);
-                self.drop_if_unused(entry);
-            } else {
-                position += 1;
-            }
-        }
-        self.next_retry = self
-            .cooling
-            .iter()
-            .filter_map(|entry| self.entries[*entry as usize].retry_at)
-            .min()
-            .unwrap_or(Time::NEVER);
-    }
-
     /// Whether a statement is under way for the request.
     pub(crate) fn is_active(&self, ticket: Ticket) -> bool {
         let request = &self.requests[ticket.slot as usize];
@@ -581,153 +482,5 @@ impl Ledger {
 
     fn forget(&mut self, ticket: Ticket) {
         self.requests[ticket.slot as usize].entry = NONE;
-    }
-
-    // ----- the tables -----
-
-    fn new_entry(&mut self, key: Key) -> Option<u32> {
-        let fresh = Entry {
-            key,
-            phase: Phase::Idle,
-            ops: 0,
-            head: NONE,
-            tail: NONE,
-            retry_at: None,
-            refusals: 0,
-        };
-        let entry = match self.free_entries.pop() {
-            Some(entry) => {
-                self.entries[entry as usize] = fresh;
-                entry
-            }
-            None if self.entries.len() < self.entries.capacity() => {
-                self.entries.push(fresh);
-                self.entries.len() as u32 - 1
-            }
-            None => return None,
-        };
-        self.index.insert(key, entry);
-        Some(entry)
-    }
-
-    fn drop_if_unused(&mut self, entry: u32) {
-        let state = &self.entries[entry as usize];
-        if matches!(state.phase, Phase::Idle) && state.head == NONE && state.ops == 0 {
-            debug_assert!(state.retry_at.is_none(), "who cools has a waiter");
-            if self.index.remove(&state.key).is_some() {
-                self.free_entries.push(entry);
-            }
-        }
-    }
-
-    fn push_op(&mut self, kind: OpKind, entry: u32) {
-        self.entries[entry as usize].ops += 1;
-        self.outbox.push_back(Op { kind, entry });
-    }
-
-    fn finish_op(&mut self, op: Op) {
-        let ops = &mut self.entries[op.entry as usize].ops;
-        *ops = ops.saturating_sub(1);
-    }
-
-    fn enqueue(&mut self, entry: u32, slot: u32, end: End) {
-        let state = &mut self.entries[entry as usize];
-        let (next, previous) = match end {
-            End::Front => (state.head, NONE),
-            End::Back => (NONE, state.tail),
-        };
-        let request = &mut self.requests[slot as usize];
-        request.queued = true;
-        request.next = next;
-        request.previous = previous;
-        self.link(entry, previous, next, slot, slot);
-        self.waiting += 1;
-    }
-
-    fn dequeue(&mut self, slot: u32) {
-        let request = &mut self.requests[slot as usize];
-        request.queued = false;
-        let (entry, next, previous) = (request.entry, request.next, request.previous);
-        self.link(entry, previous, next, next, previous);
-        self.waiting -= 1;
-    }
-
-    /// Makes `previous` point forward to `forward`, and `next` back to `back`; the queue's ends
-    /// stand in for what is [`NONE`].
-    fn link(&mut self, entry: u32, previous: u32, next: u32, forward: u32, back: u32) {
-        let state = &mut self.entries[entry as usize];
-        match previous {
-            NONE => state.head = forward,
-            slot => self.requests[slot as usize].next = forward,
-        }
-        match next {
-            NONE => state.tail = back,
-            slot => self.requests[slot as usize].previous = back,
-        }
-    }
-
-    fn start_cooling(&mut self, entry: u32, now: Time) {
-        let state = &mut self.entries[entry as usize];
-        let doublings = state.refusals.min(16);
-        state.refusals = state.refusals.saturating_add(1);
-        let span = RETRY_MIN.saturating_mul(1 << doublings).min(RETRY_MAX);
-        let at = now.after(self.jitter.upper_half_of(span));
-        if state.retry_at.replace(at).is_none() {
-            self.cooling.push(entry);
-        }
-        self.next_retry = self.next_retry.min(at);
-    }
-
-    fn stop_cooling(&mut self, entry: u32) {
-        if self.entries[entry as usize].retry_at.take().is_some() {
-            self.cooling.retain(|cooling| *cooling != entry);
-        }
-    }
-
-    fn clear(&mut self) {
-        self.index.clear();
-        self.entries.clear();
-        self.free_entries.clear();
-        self.outbox.clear();
-        self.unlockers.clear();
-        self.resend_at = 0;
-        self.cooling.clear();
-        self.next_retry = Time::NEVER;
-        self.locks_used = 0;
-        self.active = 0;
-        self.waiting = 0;
-        for request in &mut self.requests {
-            request.entry = NONE;
-        }
-    }
-}
-
-#[derive(Clone, Copy)]
-enum End {
-    Front,
-    Back,
-}
-
-impl Op {
-    /// The number that goes through the session with the statement.
-    pub(crate) fn to_number(self) -> u32 {
-        let kind = match self.kind {
-            OpKind::Try => 0,
-            OpKind::Unlock => 1,
-            OpKind::Verify => 2,
-            OpKind::UnlockAndTell => 3,
-        };
-        self.entry << 2 | kind
-    }
-
-    /// The inverse of [`Op::to_number`].
-    pub(crate) fn from_number(number: u32) -> Self {
-        let kind = match number & 3 {
-            0 => OpKind::Try,
-            1 => OpKind::Unlock,
-            2 => OpKind::Verify,
-            _ => OpKind::UnlockAndTell,
-        };
-        Self { kind, entry: number >> 2 }
     }
 }
