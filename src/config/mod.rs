@@ -279,7 +279,7 @@ impl Config {
         self
     }
 
-    /// How many calls may be under way at once, from 1 to 1,000,000. Default: 4,096.
+    /// How many calls may be under way at once, from 1 to 1,000,000. Default: 1,024.
     #[must_use]
     pub fn max_requests(mut self, max_requests: u32) -> Self {
         self.max_requests = max_requests;
@@ -287,7 +287,7 @@ impl Config {
     }
 
     /// How many calls may wait for a lock that is held, up to 1,000,000; with 0, nobody waits.
-    /// Default: 4,096.
+    /// Default: 1,024.
     #[must_use]
     pub fn max_waiters(mut self, max_waiters: u32) -> Self {
         self.max_waiters = max_waiters;

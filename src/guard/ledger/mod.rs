@@ -22,7 +22,6 @@ mod tables;
 mod tests;
 
 use std::collections::{HashMap, VecDeque};
-use std::time::Duration;
 
 pub(crate) use self::op::{Op, OpKind};
 use self::tables::{End, Entry, Hold, NONE, Phase, Request};
