@@ -65,6 +65,8 @@
 //! for how long a lock is believed in without a word from the server. *Guard*: the event loop that
 //! owns the session; not an RAII guard.
 
+#![forbid(unsafe_code)]
+
 mod acquire;
 mod clock;
 mod config;
