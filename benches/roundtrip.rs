@@ -54,11 +54,10 @@ fn figures(cluster: &TempCluster) {
     let manager = Manager::connect(cluster.url()).expect("a session");
     let context = Context::background();
     let mut raw = RawSession::connect(cluster.port());
-    let times = interleaved([
-        &mut || raw.cycle(KEY),
-        &mut || dropped(&manager, &context),
-        &mut || unlocked(&manager, &context),
-    ]);
+    let times =
+        interleaved([&mut || raw.cycle(KEY), &mut || dropped(&manager, &context), &mut || {
+            unlocked(&manager, &context)
+        }]);
     let names = ["two blocking round trips", "try_lock and drop", "try_lock and unlock"];
     let yardstick = times[0][BLOCKS / 2].as_secs_f64();
     println!("{:26} {:>10} {:>10} {:>10}   ratio of medians", "one cycle", "p10", "p50", "p90");

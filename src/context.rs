@@ -263,6 +263,8 @@ struct Links {
     /// Where this node is a watcher of its parent.
     parent: Option<(Arc<Node>, SlabKey)>,
     watchers: Slab<Watcher>,
+    /// Threads that sleep on `changed`: waking none would still be a system call.
+    sleepers: u32,
 }
 
 enum Watcher {
@@ -301,7 +303,7 @@ impl Node {
             fate: AtomicU8::new(LIVE),
             deadline: Time::NEVER,
             lease: None,
-            links: Mutex::new(Links { parent: None, watchers: Slab::new() }),
+            links: Mutex::new(Links { parent: None, watchers: Slab::new(), sleepers: 0 }),
             changed: Condvar::new(),
         }
     }
@@ -379,8 +381,12 @@ impl Node {
                 None => break,
             }
         }
-        let parent = self.links().parent.take();
-        self.changed.notify_all();
+        let mut links = self.links();
+        let parent = links.parent.take();
+        if links.sleepers > 0 {
+            self.changed.notify_all();
+        }
+        drop(links);
         if let Some((parent, key)) = parent {
             let entry = parent.links().watchers.remove(key);
             drop(entry);

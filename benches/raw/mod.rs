@@ -17,12 +17,8 @@ impl RawSession {
     pub fn connect(port: u16) -> Self {
         let socket = TcpStream::connect(("127.0.0.1", port)).expect("the server listens");
         socket.set_nodelay(true).expect("a TCP socket has it");
-        let mut session = Self {
-            socket,
-            lock: statement(b"t"),
-            unlock: statement(b"u"),
-            reply: [0; 256],
-        };
+        let mut session =
+            Self { socket, lock: statement(b"t"), unlock: statement(b"u"), reply: [0; 256] };
         session.start();
         session
     }

@@ -61,12 +61,13 @@ impl Done {
                 std::thread::park_timeout(limit.since(now));
                 continue;
             };
-            let links = node.links();
+            let mut links = node.links();
             // `finish` latches the cause before it takes this lock, so none is missed.
             if node.latched().is_none() {
                 let span = limit.min(node.certain_until()).since(now).min(LONGEST_SLEEP);
+                links.sleepers += 1;
                 let woken = node.changed.wait_timeout(links, span);
-                drop(woken.unwrap_or_else(PoisonError::into_inner));
+                woken.unwrap_or_else(PoisonError::into_inner).0.sleepers -= 1;
             }
         }
     }
