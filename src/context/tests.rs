@@ -1,1 +1,183 @@
+use std::sync::mpsc::channel;
+use std::task::Wake;
 
+use super::*;
+
+fn lease(span: Duration) -> Arc<AtomicU64> {
+    Arc::new(AtomicU64::new(Time::now().after(span).as_nanos()))
+}
+
+/// A lock's context under a parent, believed in for a minute.
+fn hold(parent: &Context) -> HoldContext {
+    let mut hold = HoldContext::new();
+    assert!(hold.renew(parent, &lease(Duration::from_secs(60))));
+    hold
+}
+
+#[derive(Default)]
+struct Count(AtomicU64);
+
+impl Wake for Count {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn the_background_is_never_done() {
+    let context = Context::background();
+    assert_eq!((context.err(), context.deadline()), (None, None));
+    assert_eq!(context.done().wait_timeout(Duration::from_millis(1)), None);
+}
+
+#[test]
+fn cancelling_reaches_every_descendant_and_nothing_above() {
+    let (parent, _keep) = Context::background().with_cancel();
+    let (child, canceler) = parent.with_cancel();
+    let grandchild = child.with_timeout(Duration::from_secs(60));
+    let sibling = parent.with_timeout(Duration::from_secs(60));
+    canceler.cancel();
+    assert_eq!(child.err(), Some(Cause::Canceled));
+    assert_eq!(grandchild.err(), Some(Cause::Canceled));
+    assert_eq!((parent.err(), sibling.err()), (None, None));
+    let late = child.with_timeout(Duration::from_secs(60));
+    assert_eq!(late.err(), Some(Cause::Canceled), "born done");
+}
+
+#[test]
+fn the_first_cause_stands() {
+    let (context, canceler) = Context::background().with_cancel();
+    let child = context.with_timeout(Duration::ZERO);
+    assert_eq!(child.err(), Some(Cause::DeadlineExceeded));
+    canceler.cancel();
+    assert_eq!(child.err(), Some(Cause::DeadlineExceeded));
+}
+
+#[test]
+fn a_child_is_never_done_later_than_its_parent() {
+    let parent = Context::background().with_timeout(Duration::from_secs(1));
+    let child = parent.with_timeout(Duration::from_secs(3600));
+    let (parent, child) = (parent.deadline(), child.deadline());
+    let gap = child.expect("inherited") - parent.expect("its own").min(child.expect("inherited"));
+    assert!(gap < Duration::from_millis(500), "{gap:?}");
+}
+
+#[test]
+fn dropping_the_canceler_cancels_nothing() {
+    let (context, canceler) = Context::background().with_cancel();
+    drop(canceler);
+    assert!(!context.is_done());
+}
+
+#[test]
+fn who_waits_is_woken_by_a_cancellation() {
+    let (context, canceler) = Context::background().with_cancel();
+    let (sender, receiver) = channel();
+    let waiters: Vec<_> = (0..3)
+        .map(|_| {
+            let (context, sender) = (context.clone(), sender.clone());
+            std::thread::spawn(move || {
+                sender.send(()).expect("the test listens");
+                context.done().wait()
+            })
+        })
+        .collect();
+    for _ in 0..3 {
+        receiver.recv().expect("each waiter comes");
+    }
+    canceler.cancel();
+    for waiter in waiters {
+        assert_eq!(waiter.join().expect("no panic"), Cause::Canceled);
+    }
+}
+
+#[test]
+fn a_deadline_ends_the_wait_without_any_event() {
+    let context = Context::background().with_timeout(Duration::from_millis(5));
+    assert_eq!(context.done().wait(), Cause::DeadlineExceeded);
+}
+
+#[test]
+fn a_watcher_is_woken_once_and_not_after_it_has_left() {
+    let (context, canceler) = Context::background().with_cancel();
+    let (stays, leaves) = (Arc::new(Count::default()), Arc::new(Count::default()));
+    context.watch(&Waker::from(Arc::clone(&stays))).expect("live");
+    let key = context.watch(&Waker::from(Arc::clone(&leaves))).expect("live");
+    context.unwatch(key);
+    canceler.cancel();
+    canceler.cancel();
+    assert_eq!((stays.0.load(Ordering::SeqCst), leaves.0.load(Ordering::SeqCst)), (1, 0));
+    assert!(context.watch(&Waker::from(stays)).is_none(), "nothing more will come");
+}
+
+/// I8.
+#[test]
+fn an_expired_lease_is_never_believed_again() {
+    let mut hold = HoldContext::new();
+    let lease = lease(Duration::ZERO);
+    assert!(hold.renew(&Context::background(), &lease));
+    let context = hold.context();
+    assert_eq!(context.hold_remaining(), Duration::ZERO);
+    lease.store(Time::now().after(Duration::from_secs(60)).as_nanos(), Ordering::Release);
+    assert_eq!(context.hold_remaining(), Duration::ZERO);
+    assert_eq!(context.err(), Some(Cause::LeaseExpired));
+    assert_eq!(context.fate(), Some(Cause::LeaseExpired));
+}
+
+#[test]
+fn a_cancelled_requester_still_holds_the_lock() {
+    let (parent, canceler) = Context::background().with_cancel();
+    let hold = hold(&parent);
+    canceler.cancel();
+    let context = hold.context();
+    assert_eq!(context.err(), Some(Cause::Canceled));
+    assert!(!context.hold_remaining().is_zero(), "the lock itself is untouched");
+    hold.finish(Cause::ConnectionLost);
+    assert_eq!(context.err(), Some(Cause::Canceled), "the first cause stands");
+    assert_eq!(context.fate(), Some(Cause::ConnectionLost));
+    assert!(context.hold_remaining().is_zero());
+}
+
+#[test]
+fn the_loss_of_a_lock_reaches_the_work_under_it_and_not_the_requester() {
+    let (parent, _keep) = Context::background().with_cancel();
+    let hold = hold(&parent);
+    let work = hold.context().with_timeout(Duration::from_secs(60));
+    hold.finish(Cause::ServerShutdown);
+    assert_eq!(work.err(), Some(Cause::ServerShutdown));
+    assert_eq!(parent.err(), None);
+}
+
+#[test]
+fn work_under_a_lock_sees_its_lease_run_out() {
+    let mut hold = HoldContext::new();
+    assert!(hold.renew(&Context::background(), &lease(Duration::from_millis(5))));
+    let work = hold.context().with_timeout(Duration::from_secs(60));
+    assert_eq!(work.done().wait(), Cause::LeaseExpired);
+}
+
+#[test]
+fn a_context_is_used_again_only_when_nobody_has_kept_it() {
+    let (parent, _keep) = Context::background().with_cancel();
+    let mut hold = hold(&parent);
+    let kept = hold.context();
+    hold.finish(Cause::Released);
+    assert!(!hold.renew(&parent, &lease(Duration::from_secs(60))));
+    assert_eq!(kept.err(), Some(Cause::Released));
+    drop(kept);
+    assert!(hold.renew(&parent, &lease(Duration::from_secs(60))));
+    assert_eq!(hold.context().err(), None);
+}
+
+#[test]
+fn a_thousand_lives_leave_no_trace_in_the_parent() {
+    let (parent, _keep) = Context::background().with_cancel();
+    let mut hold = HoldContext::new();
+    for _ in 0..1_000 {
+        assert!(hold.renew(&parent, &lease(Duration::from_secs(60))));
+        hold.finish(Cause::Released);
+    }
+    drop(parent.with_timeout(Duration::from_secs(60)));
+    let node = parent.node.as_ref().expect("not the background");
+    assert!(node.links().watchers.pop().is_none());
+}

@@ -390,3 +390,6 @@ fn statement(op: Op, key: Key) -> Statement {
         OpKind::Unlock | OpKind::UnlockAndTell | OpKind::Verify => Statement::Unlock(parameters),
     }
 }
+
+#[cfg(test)]
+mod tests;

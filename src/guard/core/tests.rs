@@ -1,0 +1,337 @@
+//! The core with a scripted server and a clock in its hand: no socket, no thread.
+
+use super::*;
+use crate::proto::handshake::Methods;
+use crate::proto::scram::{IterationLimits, NONCE_ENTROPY};
+use crate::proto::settings::SessionSettings;
+
+#[derive(Default)]
+struct Outcomes {
+    granted: Vec<(Ticket, HoldId)>,
+    refused: Vec<Ticket>,
+    failed: Vec<(Ticket, Error)>,
+    lost: Vec<Cause>,
+}
+
+impl Sink for Outcomes {
+    fn granted(&mut self, ticket: Ticket, hold: HoldId) -> bool {
+        self.granted.push((ticket, hold));
+        true
+    }
+    fn refused(&mut self, ticket: Ticket) {
+        self.refused.push(ticket);
+    }
+    fn failed(&mut self, ticket: Ticket, error: Error) {
+        self.failed.push((ticket, error));
+    }
+    fn forgotten(&mut self, _: Ticket) {}
+    fn unlocked(&mut self, _: Ticket) {}
+    fn lost(&mut self, _: HoldId, cause: Cause) {
+        self.lost.push(cause);
+    }
+}
+
+const CONFIG: CoreConfig = CoreConfig {
+    limits: LedgerLimits { locks: 100, requests: 100, waiters: 100 },
+    session: SessionLimits::DEFAULT,
+    times: LeaseTimes {
+        heartbeat: Duration::from_secs(2),
+        reply_timeout: Duration::from_secs(3),
+        lease: Duration::from_secs(6),
+    },
+    connect_timeout: Duration::from_secs(10),
+};
+
+fn at(milliseconds: u64) -> Time {
+    Time::ZERO.after(Duration::from_secs(1000) + Duration::from_millis(milliseconds))
+}
+
+fn ticket(slot: u32) -> Ticket {
+    Ticket { slot, generation: 1 }
+}
+
+fn message(tag: u8, body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(body.len() + 4).expect("short");
+    [&[tag][..], &length.to_be_bytes(), body].concat()
+}
+
+fn row(values: &[&str]) -> Vec<u8> {
+    let mut body = u16::try_from(values.len()).expect("few").to_be_bytes().to_vec();
+    for value in values {
+        body.extend_from_slice(&u32::try_from(value.len()).expect("short").to_be_bytes());
+        body.extend_from_slice(value.as_bytes());
+    }
+    message(b'D', &body)
+}
+
+/// What PostgreSQL 15 sends to a session with trust authentication, up to the ready session.
+fn greeting() -> Vec<u8> {
+    let settings =
+        ["7", "false", "pg_catalog", "0", "0", "on", "2", "2", "5", "10000", "10s", "2s"];
+    let mut bytes = message(b'R', &[0; 4]);
+    bytes.extend(message(b'S', b"server_version\x0015.18\0"));
+    bytes.extend(message(b'K', &[0, 0, 0, 7, 1, 2, 3, 4]));
+    bytes.extend(message(b'Z', b"I"));
+    bytes.extend([message(b'1', b""), message(b'2', b""), row(&settings)].concat());
+    bytes.extend([message(b'C', b"SELECT 1\0"), message(b'Z', b"I")].concat());
+    bytes.extend(message(b'1', b"").repeat(4));
+    bytes.extend(message(b'Z', b"I"));
+    bytes
+}
+
+fn reply(value: u8) -> Vec<u8> {
+    [message(b'2', b""), message(b'D', &[0, 1, 0, 0, 0, 1, value]), message(b'C', b"SELECT 1\0")]
+        .concat()
+}
+
+fn synced() -> Vec<u8> {
+    message(b'Z', b"I")
+}
+
+fn startup() -> Startup {
+    Startup {
+        user: "postgres".into(),
+        database: "postgres".into(),
+        application_name: "test".into(),
+        password: None,
+        methods: Methods { none: true, password: false, md5: false, scram_sha_256: false },
+        entropy: [0; NONCE_ENTROPY],
+        iterations: IterationLimits::DEFAULT,
+        settings: SessionSettings {
+            idle_session_timeout_ms: 10_000,
+            tcp_keepalives_idle_s: 2,
+            tcp_keepalives_interval_s: 2,
+            tcp_keepalives_count: 5,
+            tcp_user_timeout_ms: 10_000,
+            client_connection_check_interval_ms: 2_000,
+            tcp: true,
+        },
+    }
+}
+
+struct World {
+    core: Core,
+    outcomes: Outcomes,
+}
+
+impl World {
+    fn new() -> Self {
+        Self { core: Core::new(CONFIG, 1), outcomes: Outcomes::default() }
+    }
+
+    /// A session that is ready; connecting began at 0.
+    fn ready() -> Self {
+        let mut world = Self::new();
+        world.dial(at(0));
+        assert!(matches!(world.input(at(5), &greeting()), Some(Change::Ready)));
+        world.sent(at(5));
+        world
+    }
+
+    fn dial(&mut self, now: Time) {
+        assert!(self.core.wants_connection(now));
+        self.core.begin_connecting(now);
+        let change = self.core.connected(now, startup(), &mut self.outcomes);
+        assert!(change.is_none(), "{change:?}");
+    }
+
+    fn input(&mut self, now: Time, bytes: &[u8]) -> Option<Change> {
+        let session = self.core.session().expect("a session");
+        session.space()[..bytes.len()].copy_from_slice(bytes);
+        session.filled(bytes.len());
+        self.core.handle_input(now, &mut self.outcomes)
+    }
+
+    fn timeout(&mut self, now: Time) -> Option<Change> {
+        self.core.handle_timeout(now, &mut self.outcomes)
+    }
+
+    fn ask(&mut self, slot: u32, mode: Mode) {
+        let key = Key::Bigint(slot.into());
+        self.core.request(ticket(slot), key, mode, &mut self.outcomes);
+    }
+
+    /// What goes out in a turn at `now`: the type bytes of the messages.
+    fn sent(&mut self, now: Time) -> String {
+        self.core.encode(now);
+        let session = self.core.session().expect("a session");
+        let (mut tags, mut rest) = (String::new(), session.output());
+        while let [tag, a, b, c, d, ..] = *rest {
+            // The StartupMessage has no type byte; it begins with its length.
+            if tag == 0 {
+                break;
+            }
+            tags.push(char::from(tag));
+            rest = &rest[1 + u32::from_be_bytes([a, b, c, d]) as usize..];
+        }
+        let length = session.output().len();
+        session.sent(length);
+        tags
+    }
+}
+
+#[test]
+fn an_idle_session_sends_one_heartbeat_a_period_and_no_second_before_the_answer() {
+    let mut world = World::ready();
+    let due = world.core.next_timeout();
+    assert_eq!(due, at(2_000), "counted from the beginning of the connection");
+    assert_eq!(world.sent(at(1_999)), "");
+    assert_eq!(world.sent(due), "S");
+    assert_eq!(world.sent(at(2_500)), "", "one outstanding at a time");
+    assert_eq!(world.core.next_timeout(), at(5_000), "now the reply deadline");
+    world.input(at(2_600), &synced());
+    assert_eq!(world.core.next_timeout(), at(4_000));
+}
+
+#[test]
+fn the_lease_runs_from_the_send_of_what_was_answered() {
+    let mut world = World::ready();
+    assert_eq!(world.core.lease_until(), at(6_000));
+    assert_eq!(world.sent(at(2_000)), "S");
+    assert_eq!(world.core.lease_until(), at(6_000), "a send alone proves nothing");
+    world.input(at(4_900), &synced());
+    assert_eq!(world.core.lease_until(), at(8_000));
+}
+
+#[test]
+fn requests_of_one_turn_share_a_sync() {
+    let mut world = World::ready();
+    for slot in 0..3 {
+        world.ask(slot, Mode::Try);
+    }
+    assert_eq!(world.sent(at(10)), "BEBEBES");
+    world.input(at(11), &[reply(1), reply(0), reply(1), synced()].concat());
+    assert_eq!(world.outcomes.granted.len(), 2);
+    assert_eq!(world.outcomes.refused, [ticket(1)]);
+    assert_eq!(world.core.lease_until(), at(6_010));
+}
+
+#[test]
+fn what_an_error_skipped_is_sent_again() {
+    let mut world = World::ready();
+    for slot in 0..3 {
+        world.ask(slot, Mode::Try);
+    }
+    world.sent(at(10));
+    let error = message(b'E', b"SERROR\0VERROR\0C53200\0Mout of shared memory\0\0");
+    world.input(at(11), &[reply(1), error, synced()].concat());
+    assert_eq!(world.outcomes.granted.len(), 1, "the answer before the error stands");
+    assert!(world.outcomes.failed.is_empty(), "unlocked first, then told (I2)");
+    assert_eq!(world.sent(at(12)), "BEBES");
+    world.input(at(13), &[reply(1), reply(0), synced()].concat());
+    assert_eq!(world.outcomes.granted[1].0, ticket(2));
+    assert!(world.outcomes.failed[0].1.is_lock_table_full());
+}
+
+#[test]
+fn a_silent_server_is_given_up_at_the_reply_deadline_whatever_else_it_sends() {
+    let mut world = World::ready();
+    world.ask(0, Mode::Try);
+    world.sent(at(10));
+    world.input(at(11), &[reply(1), synced()].concat());
+    world.ask(1, Mode::Try);
+    world.sent(at(20));
+    let notice = message(b'N', b"SNOTICE\0VNOTICE\0C00000\0Mstill here\0\0");
+    world.input(at(3_000), &notice);
+    assert!(world.timeout(at(3_019)).is_none());
+    assert!(matches!(world.timeout(at(3_020)), Some(Change::Ended(_))));
+    assert_eq!(world.outcomes.lost, [Cause::ReplyOverdue]);
+    assert_eq!(world.outcomes.failed[0].1.outcome(), crate::error::Outcome::Unknown);
+    assert_eq!(world.core.lease_until(), Time::ZERO);
+}
+
+#[test]
+fn a_handshake_that_drags_on_ends_at_the_connect_deadline() {
+    let mut world = World::new();
+    world.dial(at(0));
+    let greeting = greeting();
+    for (step, byte) in greeting.iter().take(99).enumerate() {
+        let now = at(100 * step as u64);
+        assert!(world.input(now, &[*byte]).is_none());
+        assert!(world.timeout(now).is_none(), "progress neither shortens nor prolongs it");
+    }
+    assert!(matches!(world.timeout(at(10_000)), Some(Change::Ended(_))));
+}
+
+#[test]
+fn a_loss_ends_holds_and_requests_and_a_new_session_revives_nothing() {
+    let mut world = World::ready();
+    world.ask(0, Mode::Try);
+    world.sent(at(10));
+    world.input(at(11), &[reply(1), synced()].concat());
+    let hold = world.outcomes.granted[0].1;
+    let fatal = message(b'E', b"SFATAL\0VFATAL\0C57P01\0Mterminating connection\0\0");
+    assert!(matches!(world.input(at(20), &fatal), Some(Change::Ended(_))));
+    assert_eq!(world.outcomes.lost, [Cause::ServerShutdown]);
+    let retry = world.core.next_timeout();
+    world.dial(retry);
+    world.input(retry, &greeting());
+    world.sent(retry);
+    assert!(!world.core.release(hold, &mut world.outcomes), "I8");
+    assert_eq!(world.sent(retry), "", "nothing is acquired again on its own");
+}
+
+#[test]
+fn without_a_session_a_try_fails_at_once_and_a_wait_waits_for_the_next() {
+    let mut world = World::new();
+    world.ask(0, Mode::Try);
+    assert!(world.outcomes.failed[0].1.is_unavailable());
+    world.ask(1, Mode::Wait);
+    world.dial(at(0));
+    world.sent(at(0));
+    world.input(at(5), &greeting());
+    assert_eq!(world.sent(at(5)), "PBESPPPPSBES", "settings, statements, then the request");
+    world.input(at(6), &[reply(1), synced()].concat());
+    assert_eq!(world.outcomes.granted[0].0, ticket(1));
+}
+
+#[test]
+fn reconnecting_backs_off_with_jitter_and_never_spins() {
+    let mut world = World::new();
+    let mut now = at(0);
+    let mut longest = Duration::ZERO;
+    for _ in 0..100 {
+        assert!(world.core.wants_connection(now));
+        world.core.begin_connecting(now);
+        let error = Error::Unsuitable("a test".into());
+        let refused = matches!(now.as_nanos() % 2, 0);
+        let error = if refused { error } else { Error::Protocol("a test".into()) };
+        world.core.fail(now, Cause::ConnectionLost, error, &mut world.outcomes);
+        let pause = world.core.next_timeout().since(now);
+        let least = if refused { BACKOFF_REFUSED / 2 } else { BACKOFF_MIN };
+        assert!(pause >= least && pause <= BACKOFF_MAX, "{pause:?}");
+        longest = longest.max(pause);
+        now = world.core.next_timeout();
+    }
+    assert!(longest > Duration::from_secs(1), "{longest:?}");
+}
+
+#[test]
+fn a_denied_unlock_ends_the_session() {
+    let mut world = World::ready();
+    world.ask(0, Mode::Try);
+    world.sent(at(10));
+    world.input(at(11), &[reply(1), synced()].concat());
+    world.ask(1, Mode::Try);
+    world.sent(at(12));
+    world.input(at(13), &[reply(1), synced()].concat());
+    let (hold, _other) = (world.outcomes.granted[0].1, world.outcomes.granted[1].1);
+    assert!(world.core.release(hold, &mut world.outcomes));
+    world.sent(at(14));
+    let change = world.input(at(15), &[reply(0), synced()].concat());
+    assert!(matches!(change, Some(Change::Ended(_))), "somebody else unlocks on this session");
+    assert_eq!(world.outcomes.lost, [Cause::ProtocolViolation], "all other holds are lost");
+}
+
+#[test]
+fn closing_ends_everything_and_says_goodbye() {
+    let mut world = World::ready();
+    world.ask(0, Mode::Wait);
+    world.core.close(&mut world.outcomes);
+    assert!(world.outcomes.failed[0].1.is_closed());
+    assert_eq!(world.sent(at(20)), "X");
+    world.core.closed();
+    world.ask(1, Mode::Wait);
+    assert!(world.outcomes.failed[1].1.is_closed());
+    assert_eq!(world.core.next_timeout(), Time::NEVER);
+}
