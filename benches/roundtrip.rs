@@ -1,9 +1,10 @@
 //! Lock and release on one thread over TCP, against a private server, next to a plain blocking
 //! socket that does it with two prepared round trips.
 //!
-//! Machines are noisy, and a loop over loopback has two regimes (the server wakes on the same core
-//! or on the other): so the two are first measured in short blocks that take turns, and judged by
-//! the ratio of their medians. Criterion's own figures follow.
+//! Machines are noisy, and a loop over loopback has two regimes: the server wakes on the caller's
+//! core, or, once the scheduler has moved it away after some 50 ms, on another. So the contestants
+//! take turns in blocks that are long enough to settle, and the medians of their blocks are
+//! compared; then once more in short bursts. Criterion's own figures follow.
 
 #![allow(missing_docs, reason = "criterion's macros make undocumented items")]
 
@@ -18,30 +19,39 @@ use distlock::{Context, Manager};
 use raw::RawSession;
 use support::TempCluster;
 
-const KEY: i64 = 42;
-const BLOCKS: usize = 400;
-const CYCLES_A_BLOCK: u32 = 25;
+/// Settled: blocks of this many cycles.
+const LONG: Turns = Turns { blocks: 20, cycles: 4_000 };
+/// Bursts: a service that locks now and then.
+const SHORT: Turns = Turns { blocks: 400, cycles: 25 };
+
+#[derive(Clone, Copy)]
+struct Turns {
+    blocks: usize,
+    cycles: u32,
+}
 
 fn dropped(manager: &Manager, context: &Context) {
-    drop(manager.try_lock(context, KEY).expect("an answer").expect("it is free"));
+    drop(manager.try_lock(context, 2).expect("an answer").expect("it is free"));
 }
 
 fn unlocked(manager: &Manager, context: &Context) {
-    let lock = manager.try_lock(context, KEY).expect("an answer").expect("it is free");
+    let lock = manager.try_lock(context, 3).expect("an answer").expect("it is free");
     lock.unlock().expect("it was held");
 }
 
 /// Runs the contestants in turns; returns the times of a cycle, sorted.
-fn interleaved<const N: usize>(contestants: [&mut dyn FnMut(); N]) -> [Vec<Duration>; N] {
+fn interleaved<const N: usize>(
+    turns: Turns,
+    mut contestants: [&mut dyn FnMut(); N],
+) -> [Vec<Duration>; N] {
     let mut times = [const { Vec::new() }; N];
-    let mut contestants = contestants;
-    for _ in 0..BLOCKS {
+    for _ in 0..turns.blocks {
         for (contestant, times) in contestants.iter_mut().zip(&mut times) {
             let start = Instant::now();
-            for _ in 0..CYCLES_A_BLOCK {
+            for _ in 0..turns.cycles {
                 contestant();
             }
-            times.push(start.elapsed() / CYCLES_A_BLOCK);
+            times.push(start.elapsed() / turns.cycles);
         }
     }
     for times in &mut times {
@@ -50,19 +60,22 @@ fn interleaved<const N: usize>(contestants: [&mut dyn FnMut(); N]) -> [Vec<Durat
     times
 }
 
-fn figures(cluster: &TempCluster) {
+fn figures(cluster: &TempCluster, title: &str, turns: Turns) {
     let manager = Manager::connect(cluster.url()).expect("a session");
     let context = Context::background();
     let mut raw = RawSession::connect(cluster.port());
-    let times =
-        interleaved([&mut || raw.cycle(KEY), &mut || dropped(&manager, &context), &mut || {
+    let times = interleaved(
+        turns,
+        [&mut || raw.cycle(1), &mut || dropped(&manager, &context), &mut || {
             unlocked(&manager, &context)
-        }]);
+        }],
+    );
     let names = ["two blocking round trips", "try_lock and drop", "try_lock and unlock"];
-    let yardstick = times[0][BLOCKS / 2].as_secs_f64();
-    println!("{:26} {:>10} {:>10} {:>10}   ratio of medians", "one cycle", "p10", "p50", "p90");
+    let at = |part: usize| turns.blocks * part / 10;
+    let yardstick = times[0][at(5)].as_secs_f64();
+    println!("{title:26} {:>10} {:>10} {:>10}   ratio of medians", "p10", "p50", "p90");
     for (name, times) in names.iter().zip(&times) {
-        let [low, median, high] = [BLOCKS / 10, BLOCKS / 2, BLOCKS * 9 / 10].map(|at| times[at]);
+        let [low, median, high] = [1, 5, 9].map(|part| times[at(part)]);
         let ratio = median.as_secs_f64() / yardstick;
         println!("{name:26} {low:>10.1?} {median:>10.1?} {high:>10.1?}   {ratio:.2}");
     }
@@ -70,12 +83,13 @@ fn figures(cluster: &TempCluster) {
 
 fn cycles(criterion: &mut Criterion) {
     let cluster = TempCluster::start();
-    figures(&cluster);
+    figures(&cluster, "settled, one cycle", LONG);
+    figures(&cluster, "in bursts, one cycle", SHORT);
     let manager = Manager::connect(cluster.url()).expect("a session");
     let context = Context::background();
     let mut raw = RawSession::connect(cluster.port());
     let mut group = criterion.benchmark_group("roundtrip");
-    group.bench_function("two blocking round trips", |bencher| bencher.iter(|| raw.cycle(KEY)));
+    group.bench_function("two blocking round trips", |bencher| bencher.iter(|| raw.cycle(1)));
     group.bench_function("try_lock and drop", |bencher| {
         bencher.iter(|| dropped(&manager, &context));
     });

@@ -57,7 +57,7 @@ pub enum Error {
     /// There is no session with the server now. The manager is reconnecting; nothing was sent.
     #[error("no session with the server at the moment; the manager keeps reconnecting, try again{}", Last(.last))]
     Unavailable {
-        /// Why the latest attempt to connect failed.
+        /// What ended the last session, or the latest attempt to get one.
         #[source]
         last: Option<Arc<Self>>,
     },
@@ -255,13 +255,13 @@ impl fmt::Debug for SqlState {
     }
 }
 
-/// Prints the latest connect error behind the text of [`Error::Unavailable`].
+/// Prints the reason behind the text of [`Error::Unavailable`].
 struct Last<'a>(&'a Option<Arc<Error>>);
 
 impl fmt::Display for Last<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Some(last) => write!(f, " (the latest attempt: {last})"),
+            Some(last) => write!(f, " (the last one ended so: {last})"),
             None => Ok(()),
         }
     }

@@ -113,7 +113,7 @@ impl Drop for Lock {
         self.let_go();
         if let Some(hold) = self.hold.take() {
             self.drive.slots().release(hold);
-            self.drive.kick();
+            self.drive.kick_release();
         }
     }
 }

@@ -27,6 +27,9 @@ pub(crate) trait Drive: Send + Sync + fmt::Debug {
     /// Sees to it that the queue is looked at: now, by this thread, where that is possible without
     /// waiting, else by whoever is at it.
     fn kick(&self);
+    /// The same for a release that was queued; it may be left to ride with the next request, where
+    /// one is sure to come or somebody looks after it.
+    fn kick_release(&self);
     /// Works for the guard until the slot has news, as long as nobody else does. Returns whether
     /// it did: if not, somebody else does, and wakes the slot's owner when there is news.
     fn drive(&self, ticket: Ticket, limit: Time) -> bool;

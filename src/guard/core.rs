@@ -301,6 +301,11 @@ impl Core {
         self.ledger.active()
     }
 
+    /// How many requests wait in a queue.
+    pub(crate) fn waiting(&self) -> u32 {
+        self.ledger.waiting()
+    }
+
     /// The slots whose statements are in flight, oldest first.
     pub(crate) fn slots_in_flight(&self) -> impl Iterator<Item = u32> + '_ {
         let session = match &self.link {

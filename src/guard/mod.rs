@@ -16,6 +16,7 @@
 //! * The thread sleeps in the event loop without having the seat. When it wakes and the seat is
 //!   taken, callers are at work: it stands aside (outside the event loop, so that their answers do
 //!   not wake it) and looks again each [`STAND_ASIDE`] until they have gone.
+//! * A release is sent by who lets go, unless it [rides](rhythm) with the next request.
 //! * Timers belong to the seat: who leaves it with an earlier deadline than the thread sleeps
 //!   until wakes the thread.
 
@@ -26,13 +27,14 @@ mod holds;
 pub(crate) mod jitter;
 pub(crate) mod lease;
 pub(crate) mod ledger;
+mod rhythm;
 mod seat;
 mod startup;
 mod stream;
 mod turn;
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::thread::Thread;
@@ -46,6 +48,7 @@ use self::core::{Core, CoreConfig};
 use self::holds::Holds;
 use self::lease::LeaseTimes;
 use self::ledger::LedgerLimits;
+use self::rhythm::Rhythm;
 use self::seat::Watch;
 use self::turn::{Guard, Reading};
 use crate::clock::Time;
@@ -73,6 +76,9 @@ pub(crate) struct Shared {
     /// How often a caller took the seat to work.
     drives: AtomicU64,
     pokers: Box<[std::task::Waker]>,
+    rhythm: Rhythm,
+    /// Requests that wait for a key, as of the last turn.
+    waiting: AtomicU32,
     sleeps_until: AtomicU64,
     thread_waker: Arc<Waker>,
     /// Whether the thread has ended, for those who wait for that.
@@ -169,6 +175,8 @@ fn build(
         thread_called: AtomicBool::new(false),
         drives: AtomicU64::new(0),
         pokers: seat::pokers(this, requests),
+        rhythm: Rhythm::new(),
+        waiting: AtomicU32::new(0),
         sleeps_until: AtomicU64::new(Time::NEVER.as_nanos()),
         thread_waker: waker,
         ended: Mutex::new(false),

@@ -9,6 +9,7 @@ use std::sync::{Arc, MutexGuard, PoisonError, TryLockError, Weak};
 use std::task::{Wake, Waker};
 use std::thread::Thread;
 
+use super::rhythm::FOLLOWS_WITHIN;
 use super::stream::Ready;
 use super::{JOIN_MAX, Reading, STAND_ASIDE, Seat, Shared, is_current};
 use crate::clock::Time;
@@ -25,6 +26,8 @@ pub(super) struct Watch {
 const BUSY: u8 = 0;
 /// In the event loop: the socket and its waker wake it.
 const WATCHING: u8 = 1;
+/// Out of the callers' way, with a look at the queue now and then.
+const ASIDE: u8 = 2;
 
 impl Watch {
     pub(super) const fn new() -> Self {
@@ -42,6 +45,10 @@ impl Watch {
 
     pub(super) fn leave_event_loop(&self) {
         self.place.store(BUSY, Ordering::SeqCst);
+    }
+
+    fn is(&self, place: u8) -> bool {
+        self.place.load(Ordering::SeqCst) == place
     }
 }
 
@@ -71,17 +78,34 @@ impl Shared {
         }
     }
 
-    /// Sleeps until callers no longer come and go, or somebody calls for the thread.
+    /// Sleeps until callers no longer come and go, somebody calls for the thread, or a release has
+    /// waited for too long.
     pub(super) fn stand_aside(&self) {
+        self.watch.place.store(ASIDE, Ordering::SeqCst);
         loop {
             let before = self.drives.load(Ordering::SeqCst);
             std::thread::park_timeout(STAND_ASIDE);
             let called = self.thread_called.swap(false, Ordering::SeqCst);
             let closing = self.closing.load(Ordering::SeqCst);
-            if called || closing || self.drives.load(Ordering::SeqCst) == before {
-                return;
+            let quiet = self.drives.load(Ordering::SeqCst) == before;
+            if called || closing || quiet || self.has_overdue_release() {
+                break;
             }
         }
+        // From here on no release rides; one that did already is found by the turn that follows.
+        self.watch.place.store(BUSY, Ordering::SeqCst);
+    }
+
+    /// Whether a release rides with a request that does not come. One that was queued just now
+    /// gets its time.
+    fn has_overdue_release(&self) -> bool {
+        while self.slots.has_submissions() {
+            if self.rhythm.is_overdue(Time::now()) {
+                return true;
+            }
+            std::thread::park_timeout(FOLLOWS_WITHIN);
+        }
+        false
     }
 
     fn try_seat(&self) -> Option<MutexGuard<'_, Seat>> {
@@ -108,7 +132,7 @@ impl Shared {
             }
             if let Some(slot) = driver {
                 self.slots.wake_owner(slot);
-            } else if waited_for && self.watch.place.load(Ordering::SeqCst) != WATCHING {
+            } else if waited_for && !self.watch.is(WATCHING) {
                 // Tasks wait, and the thread may stand aside.
                 self.call_thread();
             }
@@ -178,13 +202,26 @@ impl Drive for Shared {
         }
     }
 
+    fn kick_release(&self) {
+        // Looked at after the release was queued. Whoever has changed either since then looks at
+        // the queue afterwards, and finds it.
+        let rides = self.rhythm.released(Time::now())
+            && self.watch.is(ASIDE)
+            && self.waiting.load(Ordering::SeqCst) == 0;
+        if !rides {
+            self.kick();
+        }
+    }
+
     fn drive(&self, ticket: Ticket, limit: Time) -> bool {
         let Some(mut seat) = self.try_seat() else {
             self.nudge_driver();
             return false;
         };
         self.drives.fetch_add(1, Ordering::SeqCst);
-        seat.guard.turn(self, Time::now(), Reading::Nothing);
+        let now = Time::now();
+        self.rhythm.requested(now);
+        seat.guard.turn(self, now, Reading::Nothing);
         while seat.guard.core.is_active(ticket)
             && !self.slots.has_news(ticket)
             && !self.closing.load(Ordering::SeqCst)

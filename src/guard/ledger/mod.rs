@@ -361,6 +361,11 @@ impl Ledger {
         self.active
     }
 
+    /// How many requests wait in a queue.
+    pub(crate) fn waiting(&self) -> u32 {
+        self.waiting
+    }
+
     /// The slot that a statement in flight will answer.
     pub(crate) fn slot_of(&self, op: Op) -> Option<u32> {
         match &self.entries[op.entry as usize].phase {

@@ -1,0 +1,113 @@
+//! Whether a release may ride with the next request.
+//!
+//! A loop that locks and releases asks again right after it lets go. If its release waits for that
+//! next request, both go out in one write, the server wakes once instead of twice and answers in
+//! one piece; measured on one core, that takes a third off the cycle. But a release must not wait
+//! for a request that may never come. So it rides only
+//!
+//! * after [`STREAK`] releases in a row that were each followed by a request within
+//!   [`FOLLOWS_WITHIN`],
+//! * while nobody in this process waits for a lock, and
+//! * while the guard's thread stands aside and looks at the queue every
+//!   [`STAND_ASIDE`](super::STAND_ASIDE): that bounds the delay of the one release that ends such a
+//!   burst, and ends the streak.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::clock::Time;
+
+/// How callers alternate between releases and requests. Shared by all of them without a lock: a
+/// guess that is off by one does no harm.
+#[derive(Debug)]
+pub(super) struct Rhythm {
+    /// When the last release was queued that no request has followed yet; zero when there is none.
+    released_at: AtomicU64,
+    streak: AtomicU32,
+}
+
+/// A request that comes so soon after a release is one of a burst.
+pub(super) const FOLLOWS_WITHIN: Duration = Duration::from_micros(50);
+
+/// So many in a row make a burst.
+const STREAK: u32 = 32;
+
+impl Rhythm {
+    pub(super) const fn new() -> Self {
+        Self { released_at: AtomicU64::new(0), streak: AtomicU32::new(0) }
+    }
+
+    /// A release was queued; says whether it may ride.
+    pub(super) fn released(&self, now: Time) -> bool {
+        self.released_at.store(now.as_nanos(), Ordering::SeqCst);
+        self.streak.load(Ordering::Relaxed) >= STREAK
+    }
+
+    /// A request was queued.
+    pub(super) fn requested(&self, now: Time) {
+        let released_at = self.released_at.swap(0, Ordering::SeqCst);
+        if released_at == 0 {
+            return;
+        }
+        let streak = self.streak.load(Ordering::Relaxed);
+        let follows = now.since(Time::from_nanos(released_at)) <= FOLLOWS_WITHIN;
+        let streak = if follows { (streak + 1).min(STREAK) } else { 0 };
+        self.streak.store(streak, Ordering::Relaxed);
+    }
+
+    /// Whether a release has waited for too long; that ends the streak.
+    pub(super) fn is_overdue(&self, now: Time) -> bool {
+        let released_at = Time::from_nanos(self.released_at.load(Ordering::SeqCst));
+        let overdue = now.since(released_at) > FOLLOWS_WITHIN;
+        if overdue {
+            self.streak.store(0, Ordering::Relaxed);
+        }
+        overdue
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(microseconds: u64) -> Time {
+        Time::ZERO.after(Duration::from_micros(1_000_000 + microseconds))
+    }
+
+    /// A rhythm that has seen a burst, and when that ended.
+    fn burst() -> (Rhythm, u64) {
+        let rhythm = Rhythm::new();
+        let mut now = 0;
+        for _ in 0..STREAK {
+            assert!(!rhythm.released(at(now)), "not before a burst is one");
+            rhythm.requested(at(now + 10));
+            now += 100;
+        }
+        (rhythm, now)
+    }
+
+    #[test]
+    fn a_release_rides_in_a_burst_only() {
+        let (rhythm, now) = burst();
+        assert!(rhythm.released(at(now)));
+        rhythm.requested(at(now + 10));
+        assert!(rhythm.released(at(now + 100)), "and so does the next");
+    }
+
+    #[test]
+    fn one_request_that_comes_late_ends_the_burst() {
+        let (rhythm, now) = burst();
+        assert!(rhythm.released(at(now)));
+        rhythm.requested(at(now + 51));
+        assert!(!rhythm.released(at(now + 60)));
+    }
+
+    #[test]
+    fn one_request_that_does_not_come_ends_the_burst() {
+        let (rhythm, now) = burst();
+        assert!(rhythm.released(at(now)));
+        assert!(!rhythm.is_overdue(at(now + 50)));
+        assert!(rhythm.is_overdue(at(now + 51)));
+        assert!(!rhythm.released(at(now + 60)));
+    }
+}

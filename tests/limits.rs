@@ -1,0 +1,305 @@
+//! The limits, ours and the server's: over one of them is a typed error that names it and says how
+//! to raise it, and nothing that was granted before is touched.
+
+mod support;
+
+use std::future::{Future, IntoFuture};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{self, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::Duration;
+
+use distlock::{Acquiring, Config, Context, Error, Key, Lock, Manager};
+use support::{Sql, TempCluster, pg_locks_advisory, shared_cluster, unique_key, wait_until};
+
+/// Nothing here takes this long; a test that hangs fails instead.
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn config() -> Config {
+    shared_cluster().url().parse().expect("a URL")
+}
+
+fn connect(config: Config) -> Manager {
+    Manager::connect(config).expect("connects")
+}
+
+fn lock(manager: &Manager, key: i64) -> Lock {
+    manager.try_lock(&Context::background(), key).expect("answers").expect("free")
+}
+
+fn waker() -> Waker {
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    Waker::from(Arc::new(Unpark(thread::current())))
+}
+
+fn block_on<F: Future>(future: F) -> F::Output {
+    let (mut future, waker) = (pin!(future), waker());
+    loop {
+        match future.as_mut().poll(&mut task::Context::from_waker(&waker)) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => thread::park_timeout(LIMIT),
+        }
+    }
+}
+
+/// A request that was polled once; what it ended with, if it did.
+fn asked(manager: &Manager, key: i64) -> (Pin<Box<Acquiring>>, Poll<Result<Lock, Error>>) {
+    let mut future = Box::pin(manager.acquire(key).into_future());
+    let polled = future.as_mut().poll(&mut task::Context::from_waker(Waker::noop()));
+    (future, polled)
+}
+
+/// A request that waits for a key that this manager holds.
+fn waiting(manager: &Manager, key: i64) -> Pin<Box<Acquiring>> {
+    let (future, polled) = asked(manager, key);
+    assert!(polled.is_pending(), "{polled:?}");
+    future
+}
+
+/// That the text names the limit and the setting that raises it.
+#[track_caller]
+fn says(error: &Error, limit: u32, setting: &str) {
+    let text = error.to_string();
+    assert!(text.contains(&limit.to_string()) && text.contains(setting), "{text}");
+    assert!(error.is_limit() && error.sqlstate().is_none(), "{text}");
+}
+
+#[test]
+fn over_max_locks_is_an_error_that_leaves_the_held_locks_alone() {
+    let manager = connect(config().max_locks(3));
+    let ctx = Context::background();
+    let mut locks: Vec<Lock> = (0..3).map(|_| lock(&manager, unique_key())).collect();
+    let errors = [
+        manager.try_lock(&ctx, unique_key()).expect_err("a fourth"),
+        manager.lock(&ctx, unique_key()).expect_err("a fourth"),
+        block_on(manager.acquire(unique_key()).into_future()).expect_err("a fourth"),
+    ];
+    for error in &errors {
+        assert!(error.is_max_locks() && matches!(error, Error::TooManyLocks { limit: 3 }));
+        says(error, 3, "Config::max_locks");
+    }
+    assert!(locks.iter().all(Lock::is_held));
+    let keys: Vec<Key> = locks.iter().map(Lock::key).collect();
+    let held = pg_locks_advisory(&mut shared_cluster().sql());
+    let is_in_server = |key: &Key| held.iter().any(|(number, _)| Key::Bigint(*number) == *key);
+    assert!(keys.iter().all(is_in_server));
+    // A key that is held is taken, limit or not; and one released makes room for one.
+    assert!(manager.try_lock(&ctx, keys[0]).expect("answers").is_none());
+    drop(locks.pop());
+    locks.push(lock(&manager, unique_key()));
+    assert!(manager.try_lock(&ctx, unique_key()).expect_err("a fourth").is_max_locks());
+}
+
+#[test]
+fn over_max_requests_is_an_error_and_releases_need_no_request() {
+    let manager = connect(config().max_requests(1));
+    let (key, other) = (unique_key(), unique_key());
+    let ctx = Context::background();
+    let first = lock(&manager, key);
+    let second = lock(&manager, other);
+    let waiter = waiting(&manager, key);
+    let (_future, polled) = asked(&manager, unique_key());
+    let Poll::Ready(Err(error)) = polled else { panic!("{polled:?}") };
+    for error in [error, manager.try_lock(&ctx, unique_key()).expect_err("a second request")] {
+        assert!(matches!(error, Error::TooManyRequests { limit: 1 }));
+        says(&error, 1, "Config::max_requests");
+    }
+    second.unlock().expect("it was held");
+    drop(first);
+    let granted = block_on(waiter).expect("granted");
+    assert!(granted.is_held());
+    drop(lock(&manager, other));
+}
+
+#[test]
+fn over_max_waiters_is_an_error_and_tries_go_on() {
+    let manager = connect(config().max_waiters(2));
+    let (key, ctx) = (unique_key(), Context::background());
+    let held = lock(&manager, key);
+    let waiters = [waiting(&manager, key), waiting(&manager, key)];
+    let error = manager.lock(&ctx, key).expect_err("a third waiter");
+    assert!(matches!(error, Error::TooManyWaiters { limit: 2 }));
+    says(&error, 2, "Config::max_waiters");
+    assert!(manager.try_lock(&ctx, key).expect("answers").is_none());
+    drop(manager.lock(&ctx, unique_key()).expect("free: nobody waits"));
+    drop(held);
+    for waiter in waiters {
+        drop(block_on(waiter).expect("granted"));
+    }
+}
+
+#[test]
+fn with_no_waiters_allowed_nobody_waits_for_this_manager_nor_for_another() {
+    let (manager, other) = (connect(config().max_waiters(0)), connect(config()));
+    let (ours, theirs) = (unique_key(), unique_key());
+    let held = [lock(&manager, ours), lock(&other, theirs)];
+    for key in [ours, theirs] {
+        let error = manager.acquire(key).timeout(Duration::from_secs(5)).wait();
+        let error = error.expect_err("a waiter");
+        assert!(matches!(error, Error::TooManyWaiters { limit: 0 }), "{error}");
+    }
+    drop(held);
+}
+
+#[test]
+fn who_waits_for_other_managers_counts_as_a_waiter() {
+    let (manager, other) = (connect(config().max_waiters(2)), connect(config()));
+    let held: Vec<Lock> = (0..6).map(|_| lock(&other, unique_key())).collect();
+    let mut futures: Vec<_> =
+        held.iter().map(|lock| Box::pin(manager.acquire(lock.key()).into_future())).collect();
+    let mut refused = 0;
+    wait_until("all but two are refused", LIMIT, || {
+        futures.retain_mut(|future| {
+            match future.as_mut().poll(&mut task::Context::from_waker(Waker::noop())) {
+                Poll::Pending => true,
+                Poll::Ready(result) => {
+                    let error = result.expect_err("held elsewhere");
+                    assert!(matches!(error, Error::TooManyWaiters { limit: 2 }), "{error}");
+                    refused += 1;
+                    false
+                }
+            }
+        });
+        refused == 4
+    });
+    drop(held);
+    for waiter in futures {
+        drop(block_on(waiter).expect("granted"));
+    }
+}
+
+/// A server whose lock table is as small as it can be.
+fn small_server() -> TempCluster {
+    let small = TempCluster::builder().setting("max_locks_per_transaction", "10");
+    small.setting("max_connections", "10").setting("max_wal_senders", "0").start()
+}
+
+/// Takes locks until the server refuses one.
+fn fill(manager: &Manager, locks: &mut Vec<Lock>) -> Error {
+    loop {
+        let key = locks.len() as i64;
+        match manager.try_lock(&Context::background(), key) {
+            Ok(lock) => locks.push(lock.expect("free")),
+            Err(error) => return error,
+        }
+    }
+}
+
+/// The keys in the server, each with its backend, in the order of the keys. Of an observer that was
+/// there before, and by a statement without a shared catalog: both need room in the lock table.
+fn held_keys(sql: &mut Sql) -> Vec<(i64, String)> {
+    let rows = sql.query(
+        "SELECT (classid::bigint << 32) | objid::bigint, pid FROM pg_lock_status() \
+         WHERE locktype = 'advisory' AND granted ORDER BY 1",
+    );
+    let text = |column: &Option<String>| column.clone().expect("not null");
+    rows.iter().map(|row| (text(&row[0]).parse().expect("a number"), text(&row[1]))).collect()
+}
+
+/// The same, without the backends.
+fn keys_in(sql: &mut Sql) -> Vec<i64> {
+    held_keys(sql).into_iter().map(|(key, _)| key).collect()
+}
+
+#[test]
+fn a_full_lock_table_is_an_error_that_leaves_the_held_locks_alone() {
+    let cluster = small_server();
+    let config: Config = cluster.url().parse().expect("a URL");
+    let manager = connect(config.max_locks(100_000));
+    let (mut sql, mut locks) = (cluster.sql(), Vec::new());
+    assert_eq!(held_keys(&mut sql), []);
+    let error = fill(&manager, &mut locks);
+    println!("the lock table took {} locks", locks.len());
+    assert!(error.is_lock_table_full() && !error.is_limit(), "{error}");
+    assert_eq!(error.sqlstate().map(|state| state.to_string()).as_deref(), Some("53200"));
+    let text = error.to_string();
+    let key = locks.len().to_string();
+    assert!(text.contains("max_locks_per_transaction") && text.contains(&key), "{text}");
+    for _ in 0..3 {
+        assert!(fill(&manager, &mut locks).is_lock_table_full());
+    }
+    assert!(locks.iter().all(|lock| lock.is_held() && !lock.context().is_done()));
+    assert_eq!(keys_in(&mut sql), (0..locks.len() as i64).collect::<Vec<_>>());
+    // With room there again, the same session goes on.
+    let backend = held_keys(&mut sql)[0].1.clone();
+    locks.truncate(locks.len() - 20);
+    let refilled = fill(&manager, &mut locks);
+    assert!(refilled.is_lock_table_full());
+    let held = held_keys(&mut sql);
+    assert_eq!(held.len(), locks.len());
+    assert!(held.iter().all(|(_, pid)| *pid == backend));
+}
+
+#[test]
+fn a_table_that_fills_in_the_midst_of_many_requests_fails_those_that_found_no_room() {
+    const MANY: usize = 200;
+    let cluster = small_server();
+    let config: Config = cluster.url().parse().expect("a URL");
+    let manager = connect(config.max_locks(100_000));
+    let (mut sql, mut locks) = (cluster.sql(), Vec::new());
+    assert_eq!(held_keys(&mut sql), []);
+    fill(&manager, &mut locks);
+    for round in 0..10 {
+        locks.truncate(locks.len() - 50);
+        let keys = (0..MANY as i64).map(|n| 1_000_000 * (round + 1) + n);
+        // All of them are asked for before the first answer is taken.
+        let futures: Vec<_> = keys.map(|key| asked(&manager, key)).collect();
+        let mut granted = 0;
+        let mut full = 0;
+        for (future, polled) in futures {
+            let result = match polled {
+                Poll::Ready(result) => result,
+                Poll::Pending => block_on(future),
+            };
+            match result {
+                Ok(lock) => {
+                    granted += 1;
+                    locks.push(lock);
+                }
+                Err(error) => {
+                    assert!(error.is_lock_table_full(), "{error}");
+                    full += 1;
+                }
+            }
+        }
+        assert!(granted + full == MANY && granted > 0 && full > 0, "{granted} {full}");
+        assert!(locks.iter().all(Lock::is_held));
+        let mut keys: Vec<Key> = locks.iter().map(Lock::key).collect();
+        keys.sort_unstable();
+        let in_server: Vec<Key> = keys_in(&mut sql).into_iter().map(Key::Bigint).collect();
+        assert_eq!(in_server, keys, "round {round}");
+    }
+}
+
+#[test]
+fn a_refused_connection_says_what_the_server_said() {
+    let cluster = TempCluster::start();
+    let mut sql = cluster.sql();
+    sql.query("CREATE ROLE app LOGIN CONNECTION LIMIT 1");
+    let config: Config = cluster.url().parse().expect("a URL");
+    let config = config.user("app").dbname("postgres");
+    let manager = connect(config.clone());
+    let held = lock(&manager, 1);
+    let error = Manager::connect(config).expect_err("a second session");
+    assert_eq!(error.sqlstate().map(|state| state.to_string()).as_deref(), Some("53300"));
+    assert!(error.to_string().contains("53300"), "{error}");
+    assert!(held.is_held());
+
+    // The same while reconnecting: it goes on, says why there is no session, and comes back.
+    sql.query("ALTER ROLE app CONNECTION LIMIT 0");
+    let backend = pg_locks_advisory(&mut sql)[0].1;
+    sql.query(&format!("SELECT pg_terminate_backend({backend})"));
+    assert!(held.context().done().wait_timeout(LIMIT).is_some());
+    let why = || manager.try_lock(&Context::background(), 1).err().and_then(|it| it.sqlstate());
+    wait_until("the reason is told", LIMIT, || {
+        why().is_some_and(|sqlstate| sqlstate.as_str() == "53300")
+    });
+    sql.query("ALTER ROLE app CONNECTION LIMIT 1");
+    drop(manager.acquire(1).timeout(LIMIT).wait().expect("back"));
+}
