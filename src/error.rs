@@ -55,7 +55,10 @@ pub enum Error {
     Unsuitable(Box<str>),
 
     /// There is no session with the server now. The manager is reconnecting; nothing was sent.
-    #[error("no session with the server at the moment; the manager keeps reconnecting, try again{}", Last(.last))]
+    #[error(
+        "no session with the server at the moment; the manager keeps reconnecting, try \
+         again{}", Last(.last)
+    )]
     Unavailable {
         /// What ended the last session, or the latest attempt to get one.
         #[source]
@@ -77,7 +80,8 @@ pub enum Error {
 
     /// The manager holds as many locks as [`Config::max_locks`](crate::Config::max_locks) allows.
     #[error(
-        "the manager already holds {limit} locks; release some, or raise Config::max_locks (and the server's max_locks_per_transaction with it)"
+        "the manager already holds {limit} locks; release some, or raise Config::max_locks \
+         (and the server's max_locks_per_transaction with it)"
     )]
     TooManyLocks {
         /// The limit in force.
@@ -86,7 +90,8 @@ pub enum Error {
 
     /// As many calls are under way as [`Config::max_requests`](crate::Config::max_requests) allows.
     #[error(
-        "{limit} requests are already under way; wait for some of them, or raise Config::max_requests"
+        "{limit} requests are already under way; wait for some of them, or raise \
+         Config::max_requests"
     )]
     TooManyRequests {
         /// The limit in force.
@@ -95,7 +100,8 @@ pub enum Error {
 
     /// As many calls wait for a lock as [`Config::max_waiters`](crate::Config::max_waiters) allows.
     #[error(
-        "{limit} requests are already waiting for a lock; use try_lock, or raise Config::max_waiters"
+        "{limit} requests are already waiting for a lock; use try_lock, or raise \
+         Config::max_waiters"
     )]
     TooManyWaiters {
         /// The limit in force.
@@ -104,7 +110,8 @@ pub enum Error {
 
     /// The server's lock table is full (SQLSTATE 53200). All other locks are untouched.
     #[error(
-        "the server's lock table is full, key {key} was not locked; release locks, or raise max_locks_per_transaction on the server"
+        "the server's lock table is full, key {key} was not locked; release locks, or raise \
+         max_locks_per_transaction on the server"
     )]
     LockTableFull {
         /// The key that was asked for.

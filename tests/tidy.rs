@@ -210,7 +210,9 @@ fn functions(lines: &[&str]) -> Vec<(usize, usize)> {
         let is_function = ["fn ", "pub fn ", "pub(crate) fn ", "pub(super) fn ", "pub async fn "]
             .iter()
             .any(|head| body.starts_with(head));
-        if !is_function {
+        // A declaration in a trait has no body.
+        let signature = lines[start..].iter().find(|line| line.ends_with(['{', ';', '}']));
+        if !is_function || signature.is_none_or(|line| !line.ends_with('{')) {
             continue;
         }
         let end = format!("{}}}", " ".repeat(line.len() - body.len()));

@@ -132,8 +132,8 @@ impl Guard {
                         {
                             settler.retire(hold, Cause::Released);
                         }
-                        // A hold that is gone already was answered; without a request, its owner has
-                        // gone and the Abandon follows.
+                        // A hold that is gone already was answered; without a request, its
+                        // owner has gone, and the Abandon follows.
                         Some(Work::Unlock(_)) | None => {}
                     }
                 }

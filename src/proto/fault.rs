@@ -90,7 +90,8 @@ pub enum AuthFault {
     Unsupported(&'static str),
     /// The server wants a password, and there is none.
     #[error(
-        "the server asks for a password, and none is configured; set one (PGPASSWORD, or password= in the connection string)"
+        "the server asks for a password, and none is configured; set one (PGPASSWORD, or \
+         password= in the connection string)"
     )]
     NoPassword,
     /// The SCRAM exchange failed.

@@ -7,13 +7,15 @@
 //!
 //! | state | takes | then |
 //! |---|---|---|
-//! | Authenticating | AuthenticationOk (if allowed), a password or SASL request, NegotiateProtocolVersion once | Settling, AwaitOk, SaslContinue |
+//! | Authenticating | NegotiateProtocolVersion once | Authenticating |
+//! | Authenticating | AuthenticationOk, if allowed | Settling |
+//! | Authenticating | a password request; AuthenticationSASL | AwaitOk; SaslContinue |
 //! | SaslContinue | AuthenticationSASLContinue | Deriving |
 //! | Deriving | nothing: it is our turn to compute | SaslFinal |
 //! | SaslFinal | AuthenticationSASLFinal | AwaitOk |
 //! | AwaitOk | AuthenticationOk | Settling |
 //! | Settling | BackendKeyData once, ReadyForQuery | Configuring |
-//! | Configuring | ParseComplete, BindComplete, DataRow, CommandComplete, ReadyForQuery, in order | Preparing |
+//! | Configuring | the reply to Parse, Bind, Execute and Sync, in order | Preparing |
 //! | Preparing | ParseComplete for each statement, ReadyForQuery | done |
 //!
 //! Configuring and Preparing have a Sync each and go out in one write.
@@ -286,6 +288,10 @@ impl Handshake {
             BackendMessage::ParameterStatus { name: b"server_version", value } => {
                 self.server_major = Some(major_version(value)?);
                 Ok(true)
+            }
+            // Also after the settings row has said otherwise: the last word counts.
+            BackendMessage::ParameterStatus { name: b"in_hot_standby", value: b"on" } => {
+                Err(Unsuitable::Standby.into())
             }
             BackendMessage::ParameterStatus { .. } | BackendMessage::NotificationResponse => {
                 Ok(true)

@@ -5,11 +5,11 @@
 //! that is left ([`Session::derive`]), then send what there is to send ([`Session::output`],
 //! [`Session::sent`]). Once [`Event::Ready`] came, statements can be submitted.
 //!
-//! Statements share a Sync: [`Session::submit`] any number, then [`Session::sync`]. Answers come in
-//! the order of the statements (invariant I4), each exactly once: an [`Event::Answer`], or, after an
-//! error, one [`Event::Failed`] and an [`Event::Skipped`] for each statement up to the Sync (manual:
-//! protocol-flow, "Pipelining"). Session-level locks survive an error, so the answers before it
-//! stand (manual: explicit-locking, "Advisory Locks").
+//! Statements share a Sync: [`Session::submit`] any number, then [`Session::sync`]. Answers come
+//! in the order of the statements (invariant I4), each exactly once: an [`Event::Answer`], or,
+//! after an error, one [`Event::Failed`] and an [`Event::Skipped`] for each statement up to the
+//! Sync (manual: protocol-flow, "Pipelining"). Session-level locks survive an error, so the
+//! answers before it stand (manual: explicit-locking, "Advisory Locks").
 
 use std::collections::VecDeque;
 
@@ -160,7 +160,7 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// The reason why the session is over. Everything after that is the same error.
+    /// The reason why the session is over. Every later call is an error too.
     pub fn poll_event(&mut self) -> Result<Option<Event>, Fault> {
         loop {
             if matches!(self.state, State::Failed) {
@@ -255,10 +255,12 @@ impl Session {
     ///
     /// As for [`Session::poll_event`].
     pub fn derive(&mut self, rounds: u32) -> Result<(), Fault> {
-        match &mut self.state {
-            State::Starting(handshake) => handshake.derive(rounds, &mut self.outgoing),
-            State::Ready | State::Failed => Ok(()),
+        let State::Starting(handshake) = &mut self.state else { return Ok(()) };
+        let derived = handshake.derive(rounds, &mut self.outgoing);
+        if derived.is_err() {
+            self.state = State::Failed;
         }
+        derived
     }
 
     /// Whether statements may be submitted.

@@ -123,8 +123,10 @@ impl SessionSettings {
             _ => return Err(malformed),
         }
         let mut seen = 0_usize;
-        for (name, wanted) in NAMES.iter().zip(self.wanted()) {
-            let Some(actual) = text() else { break };
+        for ((name, wanted), value) in NAMES.iter().zip(self.wanted()).zip(row) {
+            // A NULL is not the end of the row: it is a setting whose value nobody knows.
+            let actual =
+                value.and_then(|value| std::str::from_utf8(value).ok()).ok_or(malformed)?;
             seen = seen.saturating_add(1);
             if !wanted.matches(actual) {
                 return Ok(Err(Unsuitable::Setting {

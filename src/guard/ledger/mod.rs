@@ -10,7 +10,7 @@
 //! | phase | meaning | a try | a wait |
 //! |---|---|---|---|
 //! | Idle, nobody queued | no entry, or an unlock under way | sent behind the unlock | as a try |
-//! | Idle, waiters queued | held elsewhere; the first waiter is tried again at `retry_at` | refused | queued |
+//! | Idle, waiters queued | held elsewhere; tried again at `retry_at` | refused | queued |
 //! | Trying | one statement is under way for one request | refused | queued |
 //! | Held | one hold | refused | queued |
 //! | Reconciling | a try failed: unlock, whatever the answer, then report (I2) | refused | queued |

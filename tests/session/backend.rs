@@ -1,0 +1,193 @@
+//! The backend's half of a script: its messages, made by hand (manual: protocol-message-formats),
+//! and a SCRAM server that knows the password (RFC 5802). It keeps no state and checks nothing.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::{Digest as _, Sha256};
+
+/// The process id that [`key_data`] announces in the stories.
+pub(crate) const PID: i32 = 4711;
+
+/// A message: type byte, length, body.
+pub(crate) fn message(tag: u8, body: &[u8]) -> Vec<u8> {
+    let length = i32::try_from(body.len() + 4).expect("short");
+    [&[tag], &length.to_be_bytes()[..], body].concat()
+}
+
+/// A message that begins with 'R'.
+pub(crate) fn authentication(code: i32, rest: &[u8]) -> Vec<u8> {
+    message(b'R', &[&code.to_be_bytes(), rest].concat())
+}
+
+pub(crate) fn authentication_ok() -> Vec<u8> {
+    authentication(0, b"")
+}
+
+/// AuthenticationSASL, as a server sends it that knows SCRAM-SHA-256 alone.
+pub(crate) fn sasl() -> Vec<u8> {
+    authentication(10, b"SCRAM-SHA-256\0\0")
+}
+
+pub(crate) fn parameter(name: &str, value: &str) -> Vec<u8> {
+    message(b'S', format!("{name}\0{value}\0").as_bytes())
+}
+
+pub(crate) fn key_data(process_id: i32) -> Vec<u8> {
+    message(b'K', &[process_id.to_be_bytes(), *b"key!"].concat())
+}
+
+pub(crate) fn negotiate(version: i32, options: i32, names: &[u8]) -> Vec<u8> {
+    message(b'v', &[&version.to_be_bytes(), &options.to_be_bytes()[..], names].concat())
+}
+
+pub(crate) fn ready(status: u8) -> Vec<u8> {
+    message(b'Z', &[status])
+}
+
+pub(crate) fn parse_complete() -> Vec<u8> {
+    message(b'1', b"")
+}
+
+pub(crate) fn bind_complete() -> Vec<u8> {
+    message(b'2', b"")
+}
+
+pub(crate) fn command_complete() -> Vec<u8> {
+    message(b'C', b"SELECT 1\0")
+}
+
+pub(crate) fn notification() -> Vec<u8> {
+    message(b'A', b"\0\0\0\x01channel\0payload\0")
+}
+
+pub(crate) fn row(values: &[Option<&[u8]>]) -> Vec<u8> {
+    let mut body = i16::try_from(values.len()).expect("few").to_be_bytes().to_vec();
+    for value in values {
+        let length = value.map_or(-1, |value| i32::try_from(value.len()).expect("short"));
+        body.extend_from_slice(&length.to_be_bytes());
+        body.extend_from_slice(value.unwrap_or_default());
+    }
+    message(b'D', &body)
+}
+
+/// The row of a lock statement.
+pub(crate) fn boolean(value: bool) -> Vec<u8> {
+    row(&[Some(&[u8::from(value)])])
+}
+
+/// The whole answer of a lock statement.
+pub(crate) fn answer(value: bool) -> Vec<u8> {
+    [bind_complete(), boolean(value), command_complete()].concat()
+}
+
+/// ErrorResponse ('E') or NoticeResponse ('N').
+pub(crate) fn report(tag: u8, severity: &str, sqlstate: &str) -> Vec<u8> {
+    let fields = format!("S{severity}\0V{severity}\0C{sqlstate}\0Mtext of {sqlstate}\0\0");
+    message(tag, fields.as_bytes())
+}
+
+pub(crate) fn error(sqlstate: &str) -> Vec<u8> {
+    report(b'E', "ERROR", sqlstate)
+}
+
+pub(crate) fn fatal(sqlstate: &str) -> Vec<u8> {
+    report(b'E', "FATAL", sqlstate)
+}
+
+pub(crate) fn notice() -> Vec<u8> {
+    report(b'N', "WARNING", "01000")
+}
+
+/// What PostgreSQL 15 reads back when the settings of `script::startup` were taken.
+pub(crate) const SETTINGS: [&str; 12] =
+    ["4711", "false", "pg_catalog", "0", "0", "on", "2", "2", "5", "10000", "10s", "2s"];
+
+pub(crate) fn settings_row(values: &[&str]) -> Vec<u8> {
+    let values: Vec<_> = values.iter().map(|value| Some(value.as_bytes())).collect();
+    row(&values)
+}
+
+/// From AuthenticationOk to the first ReadyForQuery.
+pub(crate) fn greeting() -> Vec<Vec<u8>> {
+    vec![
+        authentication_ok(),
+        parameter("in_hot_standby", "off"),
+        parameter("server_version", "15.18 (Debian 15.18-0+deb12u1)"),
+        key_data(PID),
+        ready(b'I'),
+    ]
+}
+
+/// The replies to the settings statement and to the Parse messages.
+pub(crate) fn preparation() -> Vec<Vec<u8>> {
+    let mut messages = configuration(&settings_row(&SETTINGS));
+    messages.extend(std::iter::repeat_n(parse_complete(), 4));
+    messages.push(ready(b'I'));
+    messages
+}
+
+/// The reply to the settings statement.
+pub(crate) fn configuration(row: &[u8]) -> Vec<Vec<u8>> {
+    vec![parse_complete(), bind_complete(), row.to_vec(), command_complete(), ready(b'I')]
+}
+
+/// The server's half of SCRAM-SHA-256, for a client whose entropy is zeros.
+#[derive(Debug)]
+pub(crate) struct ScramServer {
+    pub(crate) server_first: String,
+    salted: [u8; 32],
+}
+
+const NONCE: &str = "AAAAAAAAAAAAAAAAAAAAAAAA";
+
+impl ScramServer {
+    pub(crate) fn new(password: &str, iterations: u32) -> Self {
+        let server_first =
+            format!("r={NONCE}theirs,s={},i={iterations}", STANDARD.encode(b"salt of the role"));
+        let mut round = hmac(password.as_bytes(), &[b"salt of the role", &1_u32.to_be_bytes()]);
+        let mut salted = round;
+        for _ in 1..iterations {
+            round = hmac(password.as_bytes(), &[&round]);
+            salted = xor(salted, round);
+        }
+        Self { server_first, salted }
+    }
+
+    /// AuthenticationSASLContinue.
+    pub(crate) fn challenge(&self) -> Vec<u8> {
+        authentication(11, self.server_first.as_bytes())
+    }
+
+    /// AuthenticationSASLFinal.
+    pub(crate) fn verdict(&self) -> Vec<u8> {
+        let signature = hmac(&hmac(&self.salted, &[b"Server Key"]), &[self.signed().as_bytes()]);
+        authentication(12, format!("v={}", STANDARD.encode(signature)).as_bytes())
+    }
+
+    /// The client-final-message that proves the password.
+    pub(crate) fn proof(&self) -> String {
+        let client_key = hmac(&self.salted, &[b"Client Key"]);
+        let stored_key: [u8; 32] = Sha256::digest(client_key).into();
+        let proof = xor(client_key, hmac(&stored_key, &[self.signed().as_bytes()]));
+        format!("c=biws,r={NONCE}theirs,p={}", STANDARD.encode(proof))
+    }
+
+    /// `AuthMessage` of RFC 5802 section 3.
+    fn signed(&self) -> String {
+        format!("n=,r={NONCE},{},c=biws,r={NONCE}theirs", self.server_first)
+    }
+}
+
+fn hmac(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("any length is a key");
+    for part in parts {
+        mac.update(part);
+    }
+    mac.finalize().into_bytes().into()
+}
+
+fn xor(mut to: [u8; 32], with: [u8; 32]) -> [u8; 32] {
+    to.iter_mut().zip(with).for_each(|(to, with)| *to ^= with);
+    to
+}

@@ -1,0 +1,321 @@
+//! From AuthenticationOk to a prepared session, and the servers that do not get that far.
+
+use distlock::proto::fault::{AuthFault, Fault, Unsuitable, Violation};
+use distlock::proto::handshake::{Greeting, Startup};
+use distlock::proto::scram::IterationLimits;
+use distlock::proto::session::{Event, Session, SessionLimits};
+use distlock::proto::session::{STARTUP_BYTES_MAX, STARTUP_MESSAGES_MAX};
+
+use super::backend::{
+    self, PID, SETTINGS, ScramServer, greeting, negotiate, parameter, preparation,
+};
+use super::backend::{authentication_ok, configuration, key_data, ready, settings_row};
+use super::script::{self, ALL, STRICT, Script};
+
+const READY: Event = Event::Ready(Greeting { server_major: 15, process_id: PID });
+
+/// A start by trust, message by message.
+fn start() -> Vec<Vec<u8>> {
+    [greeting(), preparation()].concat()
+}
+
+/// A start with one more message in front of the one at `at`.
+fn start_with(at: usize, message: &[u8]) -> Script {
+    let mut messages = start();
+    messages.insert(at, message.to_vec());
+    Script::new(ALL).says_all(messages)
+}
+
+/// A start whose settings are read back as `row`.
+fn start_with_row(row: &[u8]) -> Script {
+    Script::new(ALL).says_all(greeting()).says_all(configuration(row))
+}
+
+/// A start with a server of this version, which has read back `row`.
+fn start_of_version(version: &str, row: &[&str]) -> Script {
+    let greeting =
+        vec![authentication_ok(), parameter("server_version", version), key_data(PID), ready(b'I')];
+    let prepared = preparation().split_off(5);
+    Script::new(ALL)
+        .says_all(greeting)
+        .says_all(configuration(&settings_row(row)))
+        .says_all(prepared)
+}
+
+fn malformed(fault: &Fault) -> bool {
+    matches!(fault, Fault::Violation(Violation::Malformed { .. }))
+}
+
+fn unexpected(name: &str, fault: &Fault) -> bool {
+    matches!(fault, Fault::Violation(Violation::Unexpected { message, .. }) if *message == name)
+}
+
+#[test]
+fn the_settings_and_the_statements_go_out_in_one_write_with_a_sync_each() {
+    let waiting = Script::new(ALL).session();
+    assert_eq!(waiting.output(), b"", "the StartupMessage was sent");
+    let outcome = Script::new(ALL).says_all(greeting()).play();
+    let (length, _) = outcome.sent.split_first_chunk::<4>().expect("a StartupMessage");
+    let mut rest = &outcome.sent[usize::try_from(u32::from_be_bytes(*length)).expect("short")..];
+    let mut tags = Vec::new();
+    while let Some((tag, after)) = rest.split_first() {
+        let length = after.first_chunk::<4>().map(|length| u32::from_be_bytes(*length));
+        tags.push(*tag);
+        rest = &after[usize::try_from(length.expect("a length")).expect("short")..];
+    }
+    assert_eq!(tags, b"PBESPPPPS");
+}
+
+#[test]
+fn an_older_minor_version_is_accepted_once_and_first() {
+    for version in [0x0003_0000, 0x0003_0001, 0x0003_0002] {
+        let script = Script::new(ALL).says(negotiate(version, 0, b"")).says_all(start());
+        assert_eq!(script.play().events, [READY]);
+    }
+    let twice = Script::new(ALL).says(negotiate(0x0003_0000, 0, b"").repeat(2)).fails();
+    assert!(malformed(&twice), "{twice:?}");
+    let name = "NegotiateProtocolVersion";
+    assert!(unexpected(name, &start_with(1, &negotiate(0x0003_0000, 0, b"")).fails()));
+    let late = Script::new(STRICT).says(backend::sasl()).says(negotiate(0x0003_0000, 0, b""));
+    assert!(unexpected(name, &late.fails()));
+}
+
+#[test]
+fn a_negotiation_of_what_was_not_asked_for_is_refused() {
+    let offers: [(i32, i32, &[u8]); 11] = [
+        (0x0003_0003, 0, b""),
+        (0x0003_270f, 0, b""),
+        (0x0002_0000, 0, b""),
+        (0x0004_0000, 0, b""),
+        (0, 0, b""),
+        (-1, 0, b""),
+        (0x0003_0000, 1, b"_pq_.option\0"),
+        (0x0003_0000, 1, b""),
+        (0x0003_0000, 0, b"_pq_.option\0"),
+        (0x0003_0000, -1, b""),
+        (0x0003_0000, i32::MAX, b"\0"),
+    ];
+    for (version, options, names) in offers {
+        let fault = Script::new(ALL).says(negotiate(version, options, names)).fails();
+        assert!(malformed(&fault), "{version:x} {options}: {fault:?}");
+    }
+}
+
+#[test]
+fn asynchronous_messages_may_come_between_any_two_after_authentication() {
+    let messages = [
+        backend::notice(),
+        parameter("TimeZone", "Etc/UTC"),
+        parameter("", ""),
+        backend::notification(),
+    ];
+    for message in messages {
+        assert!(Script::new(ALL).says(message.clone()).fails().to_string().contains("before an"));
+        for at in 1..start().len() {
+            let outcome = start_with(at, &message).play();
+            assert_eq!(outcome.events, [READY], "in front of message {at}: {message:?}");
+        }
+    }
+}
+
+#[test]
+fn an_error_ends_the_start_wherever_it_comes() {
+    for at in 0..start().len() {
+        for report in [backend::fatal("57P03"), backend::error("42883")] {
+            let fault = start_with(at, &report).fails();
+            assert!(matches!(fault, Fault::Server(_)), "in front of message {at}: {fault:?}");
+        }
+    }
+    let server = ScramServer::new(script::PASSWORD, 2);
+    let challenged = Script::new(STRICT).says(backend::sasl()).says(server.challenge());
+    let fault = challenged.says(backend::fatal("28P01")).fails();
+    assert!(fault.to_string().ends_with("(SQLSTATE 28P01)"), "{fault}");
+}
+
+#[test]
+fn a_notice_of_a_shutdown_ends_the_start_wherever_it_comes() {
+    for at in 1..start().len() {
+        for sqlstate in ["57P01", "57P02"] {
+            let fault = start_with(at, &backend::report(b'N', "WARNING", sqlstate)).fails();
+            assert!(matches!(fault, Fault::Server(_)), "in front of message {at}: {fault:?}");
+        }
+    }
+}
+
+#[test]
+fn a_start_may_have_so_many_messages_and_no_more() {
+    let spare = usize::try_from(STARTUP_MESSAGES_MAX).expect("small") - start().len();
+    for message in [parameter("a", "b"), backend::notice(), backend::notification()] {
+        let outcome = start_with(2, &message.repeat(spare)).play_long();
+        assert_eq!(outcome.events, [READY]);
+        let outcome = start_with(2, &message.repeat(spare + 1)).play_long();
+        let violation = Violation::Budget { what: "messages", limit: STARTUP_MESSAGES_MAX };
+        assert_eq!(outcome.fault, Some(Fault::Violation(violation)));
+    }
+}
+
+#[test]
+fn a_start_may_have_so_many_bytes_and_no_more() {
+    let message = parameter("name", &"x".repeat(8192 - 4 - 6));
+    let most = usize::try_from(STARTUP_BYTES_MAX).expect("small") / message.len();
+    assert_eq!(start_with(2, &message.repeat(most)).play_long().events, [READY]);
+    let outcome = start_with(2, &message.repeat(most + 1)).play_long();
+    let violation = Violation::Budget { what: "bytes", limit: STARTUP_BYTES_MAX };
+    assert_eq!(outcome.fault, Some(Fault::Violation(violation)));
+}
+
+#[test]
+fn a_standby_is_refused() {
+    let mut row = SETTINGS;
+    row[1] = "true";
+    let fault = start_with_row(&settings_row(&row)).fails();
+    assert_eq!(fault, Fault::Unsuitable(Unsuitable::Standby));
+}
+
+#[test]
+fn a_server_that_says_it_is_a_standby_is_refused_wherever_it_says_so() {
+    for at in 1..start().len() {
+        let outcome = start_with(at, &parameter("in_hot_standby", "on")).play();
+        let refused = Some(Fault::Unsuitable(Unsuitable::Standby));
+        assert_eq!(outcome.fault, refused, "in front of message {at}");
+    }
+}
+
+#[test]
+fn a_pooler_is_refused() {
+    let mut row = SETTINGS;
+    row[0] = "4712";
+    let fault = start_with_row(&settings_row(&row)).fails();
+    let pooler = Unsuitable::Pooler { announced: PID, actual: 4712 };
+    assert_eq!(fault, Fault::Unsuitable(pooler));
+}
+
+#[test]
+fn a_session_without_a_process_id_is_refused() {
+    let mut messages = start();
+    messages.remove(3);
+    let fault = Script::new(ALL).says_all(messages).fails();
+    let pooler = Unsuitable::Pooler { announced: 0, actual: PID };
+    assert_eq!(fault, Fault::Unsuitable(pooler));
+}
+
+#[test]
+fn a_process_id_comes_once_and_in_its_place() {
+    for at in 0..start().len() {
+        // In front of the right one it is the right one that is refused, as the second.
+        assert!(unexpected("BackendKeyData", &start_with(at, &key_data(PID)).fails()), "{at}");
+    }
+    for length in [0, 3, 4, 7, 261] {
+        let fault = start_with(2, &backend::message(b'K', &vec![0; length])).fails();
+        assert!(matches!(fault, Fault::Violation(Violation::Length { .. })), "{fault:?}");
+    }
+    let mut messages = start();
+    messages[3] = backend::message(b'K', &[&PID.to_be_bytes(), &[0; 256][..]].concat());
+    assert_eq!(Script::new(ALL).says_all(messages).play().events, [READY]);
+}
+
+#[test]
+fn every_setting_that_was_not_taken_is_refused() {
+    for column in 2..SETTINGS.len() {
+        let mut row = SETTINGS;
+        row[column] = "1";
+        let fault = start_with_row(&settings_row(&row)).fails();
+        assert!(matches!(fault, Fault::Unsuitable(Unsuitable::Setting { .. })), "{fault:?}");
+    }
+}
+
+#[test]
+fn every_column_of_the_settings_must_have_a_value() {
+    for column in 0..SETTINGS.len() {
+        for value in [None, Some(&b"\xff"[..])] {
+            let mut row: Vec<_> = SETTINGS.iter().map(|value| Some(value.as_bytes())).collect();
+            row[column] = value;
+            let outcome = start_with_row(&backend::row(&row)).play();
+            let refused = outcome.fault.is_some_and(|fault| malformed(&fault));
+            assert!(refused, "{value:?} in column {column} was taken for the setting");
+        }
+    }
+}
+
+#[test]
+fn the_settings_row_has_as_many_columns_as_were_asked_for() {
+    for columns in (0..=13).filter(|columns| *columns != SETTINGS.len()) {
+        let row: Vec<&str> = SETTINGS.iter().copied().cycle().take(columns).collect();
+        assert!(malformed(&start_with_row(&settings_row(&row)).fails()), "{columns}");
+    }
+}
+
+#[test]
+fn every_version_since_10_is_asked_for_the_settings_that_it_has() {
+    let versions = [
+        ("10.23", 9),
+        ("11.0", 9),
+        ("12.1 (Debian)", 10),
+        ("13beta1", 10),
+        ("14.2", 12),
+        ("18rc1", 12),
+    ];
+    for (version, columns) in versions {
+        let outcome = start_of_version(version, &SETTINGS[..columns]).play();
+        let major = version[..2].parse().expect("two digits");
+        let ready = Event::Ready(Greeting { server_major: major, process_id: PID });
+        assert_eq!(outcome.events, [ready], "{version}");
+    }
+}
+
+#[test]
+fn a_server_without_a_version_that_is_served_is_refused() {
+    for version in ["9.6.24", "", "x", "9", "99999999999999"] {
+        let fault = start_of_version(version, &SETTINGS).fails();
+        let Fault::Unsuitable(Unsuitable::Version(shown)) = &fault else {
+            panic!("{version}: {fault:?}");
+        };
+        assert_eq!(&**shown, version);
+    }
+    let mut messages = start();
+    messages.remove(2);
+    let fault = Script::new(ALL).says_all(messages).fails();
+    assert!(matches!(fault, Fault::Unsuitable(Unsuitable::Version(_))), "{fault:?}");
+}
+
+#[test]
+fn a_transaction_is_never_open() {
+    for (at, message) in start().iter().enumerate().filter(|(_, message)| message[0] == b'Z') {
+        assert_eq!(*message, ready(b'I'));
+        for status in *b"TE" {
+            let fault = start_with(at, &ready(status)).fails();
+            assert!(unexpected("ReadyForQuery", &fault), "{fault:?}");
+        }
+    }
+}
+
+#[test]
+fn a_response_that_does_not_fit_its_buffer_ends_the_session() {
+    let server = ScramServer::new(script::PASSWORD, 1);
+    let iterations = IterationLimits { min: 1, max: 1 };
+    let limits = SessionLimits { write_buffer: 90, ..SessionLimits::DEFAULT };
+    let mut session = Session::new(script::startup(STRICT, iterations), limits).expect("it fits");
+    session.sent(session.output().len());
+    script::feed(&mut session, &backend::sasl());
+    assert_eq!(session.poll_event(), Ok(None));
+    session.sent(session.output().len());
+    script::feed(&mut session, &server.challenge());
+    assert_eq!(session.poll_event(), Ok(None));
+    assert!(matches!(session.derive(1), Err(Fault::Internal(_))));
+    assert!(session.poll_event().is_err(), "derive has failed, and the session goes on");
+}
+
+#[test]
+fn without_a_password_there_is_no_answer() {
+    let iterations = IterationLimits::DEFAULT;
+    let requests =
+        [backend::authentication(3, b""), backend::authentication(5, b"salt"), backend::sasl()];
+    for request in requests {
+        let startup = Startup { password: None, ..script::startup(ALL, iterations) };
+        let mut session = Session::new(startup, SessionLimits::DEFAULT).expect("a short start");
+        session.sent(session.output().len());
+        script::feed(&mut session, &request);
+        assert_eq!(session.poll_event(), Err(Fault::Auth(AuthFault::NoPassword)));
+        assert!(session.output().is_empty());
+    }
+}

@@ -1,0 +1,359 @@
+//! A prepared session: answers, errors, and the end.
+
+use distlock::proto::fault::{Fault, Unsuitable, Violation};
+use distlock::proto::frontend::KeyParameters;
+use distlock::proto::scram::IterationLimits;
+use distlock::proto::session::{Busy, Event, Session, SessionLimits, Statement};
+
+use super::backend::{self, answer, bind_complete, boolean, command_complete, error, ready};
+use super::script::{self, ALL, Script};
+
+const TRY_LOCK: Statement = Statement::TryLock(KeyParameters::Bigint(42));
+const UNLOCK: Statement = Statement::Unlock(KeyParameters::Bigint(42));
+const TRY_PAIR: Statement = Statement::TryLock(KeyParameters::Pair(7, -1));
+const UNLOCK_PAIR: Statement = Statement::Unlock(KeyParameters::Pair(7, -1));
+
+/// A prepared session with a batch of statements; their tickets are 1, 2, ... and the mark is 9.
+fn batch(statements: &[Statement]) -> Script {
+    let tickets = 1..;
+    let script = statements
+        .iter()
+        .zip(tickets)
+        .fold(Script::ready(), |script, (statement, ticket)| script.submits(*statement, ticket));
+    script.syncs(9)
+}
+
+/// What a script gives after [`Event::Ready`].
+#[track_caller]
+fn events(script: &Script) -> Vec<Event> {
+    let mut outcome = script.play();
+    assert_eq!(outcome.fault, None);
+    assert!(matches!(outcome.events.remove(0), Event::Ready(_)));
+    outcome.events
+}
+
+fn answered(ticket: u32, value: bool) -> Event {
+    Event::Answer { ticket, value }
+}
+
+fn failed_ticket(event: &Event) -> Option<u32> {
+    match event {
+        Event::Failed { ticket, .. } => Some(*ticket),
+        _ => None,
+    }
+}
+
+fn unexpected(name: &str, fault: &Fault) -> bool {
+    matches!(fault, Fault::Violation(Violation::Unexpected { message, .. }) if *message == name)
+}
+
+fn malformed(fault: &Fault) -> bool {
+    matches!(fault, Fault::Violation(Violation::Malformed { .. }))
+}
+
+#[test]
+fn every_statement_is_granted_or_refused_by_its_row() {
+    for statement in [TRY_LOCK, UNLOCK, TRY_PAIR, UNLOCK_PAIR] {
+        for value in [true, false] {
+            let script = batch(&[statement]).says(answer(value)).says(ready(b'I'));
+            assert_eq!(events(&script), [answered(1, value), Event::Synced { mark: 9 }]);
+        }
+    }
+}
+
+#[test]
+fn a_statement_is_sent_as_bind_and_execute_of_the_right_name() {
+    let expected: [(Statement, &[u8]); 4] = [
+        (TRY_LOCK, b"\0t\0\0\x01\0\x01\0\x01\0\0\0\x08\0\0\0\0\0\0\0\x2a\0\x01\0\x01"),
+        (UNLOCK, b"\0u\0\0\x01\0\x01\0\x01\0\0\0\x08\0\0\0\0\0\0\0\x2a\0\x01\0\x01"),
+        (
+            TRY_PAIR,
+            b"\0tp\0\0\x01\0\x01\0\x02\0\0\0\x04\0\0\0\x07\0\0\0\x04\xff\xff\xff\xff\0\x01\0\x01",
+        ),
+        (
+            UNLOCK_PAIR,
+            b"\0up\0\0\x01\0\x01\0\x02\0\0\0\x04\0\0\0\x07\0\0\0\x04\xff\xff\xff\xff\0\x01\0\x01",
+        ),
+    ];
+    for (statement, body) in expected {
+        let sent = batch(&[statement]).play().sent;
+        let bind = backend::message(b'B', body);
+        let execute = backend::message(b'E', &[0; 5]);
+        let sync = backend::message(b'S', b"");
+        assert!(sent.ends_with(&[bind, execute, sync].concat()), "{statement:?}");
+    }
+}
+
+#[test]
+fn the_answers_of_a_batch_come_in_order() {
+    let script = batch(&[TRY_LOCK, TRY_PAIR, UNLOCK]).says_all(vec![
+        answer(true),
+        answer(false),
+        answer(true),
+        ready(b'I'),
+    ]);
+    let expected =
+        [answered(1, true), answered(2, false), answered(3, true), Event::Synced { mark: 9 }];
+    assert_eq!(events(&script), expected);
+}
+
+#[test]
+fn batches_may_follow_one_another_without_waiting() {
+    let script = batch(&[TRY_LOCK]).submits(UNLOCK, 2).syncs(10).syncs(11).says_all(vec![
+        answer(true),
+        ready(b'I'),
+        answer(true),
+        ready(b'I'),
+        ready(b'I'),
+    ]);
+    let expected = [
+        answered(1, true),
+        Event::Synced { mark: 9 },
+        answered(2, true),
+        Event::Synced { mark: 10 },
+        Event::Synced { mark: 11 },
+    ];
+    assert_eq!(events(&script), expected);
+}
+
+#[test]
+fn a_heartbeat_is_a_sync_alone() {
+    let script = batch(&[]).says(ready(b'I'));
+    assert_eq!(events(&script), [Event::Synced { mark: 9 }]);
+    assert!(script.play().sent.ends_with(b"S\0\0\0\x04S\0\0\0\x04"), "after that of the start");
+}
+
+#[test]
+fn an_error_fails_its_statement_and_skips_the_rest_of_the_batch() {
+    let partial = [vec![], bind_complete(), [bind_complete(), boolean(true)].concat()];
+    for before in partial {
+        let script = batch(&[TRY_LOCK, TRY_PAIR, UNLOCK]).says_all(vec![
+            answer(true),
+            before,
+            error("53200"),
+            ready(b'I'),
+        ]);
+        let events = events(&script);
+        assert_eq!(events[0], answered(1, true), "what was answered before stands");
+        assert_eq!(failed_ticket(&events[1]), Some(2));
+        assert_eq!(events[2..], [Event::Skipped { ticket: 3 }, Event::Synced { mark: 9 }]);
+    }
+}
+
+#[test]
+fn an_error_of_one_batch_leaves_the_others_alone() {
+    let second = batch(&[TRY_LOCK]).submits(TRY_PAIR, 2).submits(UNLOCK, 3).syncs(10);
+    let answers = vec![answer(true), ready(b'I'), error("57014"), ready(b'I')];
+    let script = second.submits(UNLOCK, 4).syncs(11).says_all(answers);
+    let events = events(&script.says_all(vec![answer(true), ready(b'I')]));
+    assert_eq!(events[..2], [answered(1, true), Event::Synced { mark: 9 }]);
+    assert_eq!(failed_ticket(&events[2]), Some(2));
+    let rest = [
+        Event::Skipped { ticket: 3 },
+        Event::Synced { mark: 10 },
+        answered(4, true),
+        Event::Synced { mark: 11 },
+    ];
+    assert_eq!(events[3..], rest);
+}
+
+#[test]
+fn asynchronous_messages_may_come_between_any_two() {
+    let answers = [bind_complete(), boolean(true), command_complete(), error("57014"), ready(b'I')];
+    let others = [
+        backend::notice(),
+        backend::parameter("in_hot_standby", "off"),
+        backend::parameter("TimeZone", "UTC"),
+        backend::notification(),
+    ];
+    for other in others {
+        for at in 0..=answers.len() {
+            let mut messages = answers.to_vec();
+            messages.insert(at, other.clone());
+            let script = batch(&[TRY_LOCK, TRY_PAIR, UNLOCK]).says_all(messages);
+            let events = events(&script);
+            assert_eq!(events[0], answered(1, true));
+            assert_eq!(failed_ticket(&events[1]), Some(2));
+            assert_eq!(events[2..], [Event::Skipped { ticket: 3 }, Event::Synced { mark: 9 }]);
+        }
+    }
+}
+
+#[test]
+fn what_says_that_the_session_is_over_ends_it_at_any_point() {
+    let over = [
+        backend::fatal("57P01"),
+        backend::fatal("57P05"),
+        backend::report(b'E', "PANIC", "XX000"),
+        backend::report(b'E', "WARNING", "01000"),
+        backend::message(b'E', b"\0"),
+        backend::report(b'N', "WARNING", "57P01"),
+        backend::report(b'N', "WARNING", "57P02"),
+    ];
+    let answers = [bind_complete(), boolean(true), command_complete(), error("1"), ready(b'I')];
+    for message in over {
+        for at in 0..=answers.len() {
+            let mut messages = answers[..at].to_vec();
+            messages.push(message.clone());
+            let fault = batch(&[TRY_LOCK, TRY_PAIR, UNLOCK]).says_all(messages).fails();
+            assert!(matches!(fault, Fault::Server(_)), "after {at}: {fault:?}");
+        }
+    }
+}
+
+#[test]
+fn a_server_that_becomes_a_standby_is_left_at_any_point() {
+    let answers = [bind_complete(), boolean(true), command_complete(), error("1"), ready(b'I')];
+    for at in 0..=answers.len() {
+        let mut messages = answers[..at].to_vec();
+        messages.push(backend::parameter("in_hot_standby", "on"));
+        let fault = batch(&[TRY_LOCK, TRY_PAIR, UNLOCK]).says_all(messages).fails();
+        assert_eq!(fault, Fault::Unsuitable(Unsuitable::Standby));
+    }
+}
+
+#[test]
+fn an_error_that_no_statement_explains_ends_the_session() {
+    let heartbeat = batch(&[]);
+    let idle = heartbeat.clone().says(ready(b'I'));
+    let last = batch(&[TRY_LOCK]).says(answer(true));
+    let skipping = batch(&[TRY_LOCK, UNLOCK]).says(error("57014"));
+    for script in [Script::ready(), heartbeat, idle, last, skipping] {
+        assert!(matches!(script.says(error("40001")).fails(), Fault::Server(_)));
+    }
+}
+
+#[test]
+fn an_open_transaction_ends_the_session() {
+    for status in *b"TE" {
+        for script in [
+            batch(&[]),
+            batch(&[TRY_LOCK]).says(answer(true)),
+            batch(&[TRY_LOCK]).says(error("57014")),
+            batch(&[TRY_LOCK, UNLOCK]).says(error("57014")),
+        ] {
+            assert!(unexpected("ReadyForQuery", &script.says(ready(status)).fails()));
+        }
+    }
+}
+
+#[test]
+fn an_answer_too_many_ends_the_session() {
+    let done = batch(&[TRY_LOCK]).says(answer(true)).says(ready(b'I'));
+    let extra = [
+        ("ReadyForQuery", ready(b'I')),
+        ("BindComplete", answer(true)),
+        ("DataRow", boolean(true)),
+        ("CommandComplete", command_complete()),
+        ("ParseComplete", backend::parse_complete()),
+    ];
+    for (name, message) in extra {
+        assert!(unexpected(name, &done.clone().says(message).fails()), "{name}");
+    }
+    let doubled = batch(&[TRY_LOCK]).says(answer(true)).says(answer(true)).fails();
+    assert!(unexpected("BindComplete", &doubled));
+}
+
+#[test]
+fn an_answer_with_a_message_left_out_ends_the_session() {
+    let messages = [bind_complete(), boolean(true), command_complete(), ready(b'I')];
+    let next = ["DataRow", "CommandComplete", "ReadyForQuery"];
+    for (left_out, name) in next.into_iter().enumerate() {
+        let mut messages = messages.to_vec();
+        messages.remove(left_out);
+        assert!(unexpected(name, &batch(&[TRY_LOCK]).says_all(messages).fails()), "{name}");
+    }
+    assert!(unexpected("ReadyForQuery", &batch(&[TRY_LOCK]).says(ready(b'I')).fails()));
+}
+
+#[test]
+fn two_rows_end_the_session() {
+    let script = batch(&[TRY_LOCK]).says_all(vec![bind_complete(), boolean(true), boolean(true)]);
+    assert!(unexpected("DataRow", &script.fails()));
+}
+
+#[test]
+fn a_row_that_is_not_one_binary_boolean_is_never_a_grant() {
+    let rows: [&[Option<&[u8]>]; 10] = [
+        &[],
+        &[None],
+        &[Some(b"")],
+        &[Some(b"t")],
+        &[Some(b"\x02")],
+        &[Some(b"\xff")],
+        &[Some(b"\x01\x00")],
+        &[Some(b"true")],
+        &[Some(b"\x01"), Some(b"\x01")],
+        &[Some(b"\x01"), None],
+    ];
+    for row in rows {
+        let script = batch(&[TRY_LOCK]).says_all(vec![bind_complete(), backend::row(row)]);
+        let outcome = script.play();
+        assert!(outcome.fault.is_some_and(|fault| malformed(&fault)), "{row:?}");
+        assert_eq!(outcome.events.len(), 1, "nothing but Ready: {row:?}");
+    }
+    for body in
+        [&b"\0\x01\xff\xff\xff\xfe\x01"[..], b"\xff\xff\0\0\0\x01\x01", b"\0\x01\0\0\0\x09\x01"]
+    {
+        let row = backend::message(b'D', body);
+        assert!(malformed(&batch(&[TRY_LOCK]).says_all(vec![bind_complete(), row]).fails()));
+    }
+}
+
+#[test]
+fn a_full_ring_is_busy_and_recovers() {
+    let mut session = Script::ready().session();
+    let most = u32::try_from(SessionLimits::DEFAULT.in_flight).expect("small");
+    for _ in 0..3 {
+        for ticket in 1..most {
+            session.submit(TRY_LOCK, ticket).expect("room in the ring");
+        }
+        assert_eq!(session.submit(TRY_LOCK, 0), Err(Busy), "a place is kept for the Sync");
+        session.sync(1).expect("the place that was kept");
+        assert_eq!(session.sync(2), Err(Busy));
+        assert_eq!(session.tickets().collect::<Vec<_>>(), (1..most).collect::<Vec<_>>());
+        assert_eq!(session.oldest_mark(), Some(1));
+        session.sent(session.output().len());
+        for ticket in 1..most {
+            script::feed(&mut session, &answer(true));
+            assert_eq!(session.poll_event(), Ok(Some(answered(ticket, true))));
+        }
+        assert_eq!(session.submit(TRY_LOCK, 0), Ok(()), "answers make room");
+        script::feed(&mut session, &ready(b'I'));
+        assert_eq!(session.poll_event(), Ok(Some(Event::Synced { mark: 1 })));
+        session.sync(3).expect("room in the ring");
+        session.sent(session.output().len());
+        script::feed(&mut session, &[answer(false), ready(b'I')].concat());
+        assert_eq!(session.poll_event(), Ok(Some(answered(0, false))));
+        assert_eq!(session.poll_event(), Ok(Some(Event::Synced { mark: 3 })));
+    }
+}
+
+#[test]
+fn unsent_bytes_are_busy_and_leave_room_for_the_sync() {
+    let limits = SessionLimits { write_buffer: 1536, ..SessionLimits::DEFAULT };
+    let iterations = IterationLimits::DEFAULT;
+    let mut session = Session::new(script::startup(ALL, iterations), limits).expect("it fits");
+    session.sent(session.output().len());
+    script::feed(&mut session, &backend::greeting().concat());
+    assert_eq!(session.poll_event(), Ok(None));
+    assert_eq!(session.submit(TRY_LOCK, 0), Err(Busy), "before it is ready");
+    assert_eq!(session.sync(0), Err(Busy), "before it is ready");
+    session.sent(session.output().len());
+    script::feed(&mut session, &backend::preparation().concat());
+    assert!(matches!(session.poll_event(), Ok(Some(Event::Ready(_)))));
+    let accepted = (0..100).take_while(|ticket| session.submit(TRY_PAIR, *ticket).is_ok()).count();
+    assert!((10..100).contains(&accepted), "{accepted}");
+    session.sync(0).expect("room is kept for it");
+    session.sent(session.output().len());
+    session.submit(TRY_PAIR, 100).expect("what was sent makes room");
+}
+
+#[test]
+fn after_goodbye_there_is_nothing_more() {
+    let mut session = Script::ready().session();
+    session.terminate();
+    assert_eq!(session.output(), b"X\0\0\0\x04");
+    assert_eq!((session.submit(TRY_LOCK, 1), session.sync(1)), (Err(Busy), Err(Busy)));
+    assert!(session.poll_event().is_err());
+}
