@@ -45,12 +45,33 @@ impl Acquire {
 
     /// The context that ends the waiting, and that the lock's own context is a child of. The
     /// background if none is given.
+    ///
+    /// ```no_run
+    /// # fn example(manager: &distlock::Manager) -> Result<(), distlock::Error> {
+    /// let (ctx, canceler) = distlock::Context::background().with_cancel();
+    /// let lock = manager.acquire("a").context(&ctx).wait()?;
+    /// canceler.cancel(); // the work under the lock is told to stop
+    /// assert!(lock.context().is_done());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn context(mut self, context: &Context) -> Self {
         self.context = context.clone();
         self
     }
 
     /// How long to wait at the most, from the moment the request is ended by one of its methods.
+    ///
+    /// ```no_run
+    /// # fn example(manager: &distlock::Manager) -> Result<(), distlock::Error> {
+    /// let five_seconds = std::time::Duration::from_secs(5);
+    /// match manager.acquire("a").timeout(five_seconds).wait() {
+    ///     Err(error) if error.is_timeout() => println!("somebody else is at it"),
+    ///     lock => println!("{:?}", lock?),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
@@ -70,6 +91,13 @@ impl Acquire {
     /// # Cancellation
     ///
     /// At once, and without a trace: a grant that comes too late is released.
+    ///
+    /// ```no_run
+    /// # fn example(manager: &distlock::Manager) -> Result<(), distlock::Error> {
+    /// let lock = manager.acquire((7, 42)).wait()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn wait(self) -> Result<Lock, Error> {
         let deadline = self.deadline();
         let work = Work::Lock { key: self.key, mode: Mode::Wait };
@@ -86,6 +114,15 @@ impl Acquire {
     /// # Errors
     ///
     /// As for [`Acquire::wait`], and [`Error::Unavailable`] while there is no session.
+    ///
+    /// ```no_run
+    /// # fn example(manager: &distlock::Manager) -> Result<(), distlock::Error> {
+    /// if let Some(lock) = manager.acquire("a").try_now()? {
+    ///     println!("{} is ours", lock.key());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn try_now(self) -> Result<Option<Lock>, Error> {
         let deadline = self.deadline();
         let work = Work::Lock { key: self.key, mode: Mode::Try };
@@ -102,6 +139,15 @@ impl Acquire {
     /// # Cancellation
     ///
     /// Dropping the future leaves nothing behind: a grant that comes too late is released.
+    ///
+    /// ```no_run
+    /// # async fn example(manager: &distlock::Manager) -> Result<(), distlock::Error> {
+    /// if let Some(lock) = manager.acquire("a").try_async().await? {
+    ///     println!("{} is ours", lock.key());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn try_async(self) -> Result<Option<Lock>, Error> {
         let (drive, key) = (Arc::clone(&self.drive), self.key);
         let answer = self.into_asking(Mode::Try).await?;

@@ -18,8 +18,10 @@ use crate::clock::Time;
 use crate::slab::{Slab, SlabKey};
 
 mod done;
+mod hold;
 
 pub use done::{Done, DoneFuture};
+pub(crate) use hold::HoldContext;
 
 /// Why a context is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -73,11 +75,21 @@ pub struct Canceler {
 
 impl Context {
     /// The context that is never done: the root of all others.
+    ///
+    /// ```
+    /// assert!(!distlock::Context::background().is_done());
+    /// ```
     pub const fn background() -> Self {
         Self { node: None }
     }
 
     /// A child that can be cancelled.
+    ///
+    /// ```
+    /// let (context, canceler) = distlock::Context::background().with_cancel();
+    /// canceler.cancel();
+    /// assert!(context.is_done());
+    /// ```
     pub fn with_cancel(&self) -> (Self, Canceler) {
         let context = self.child(Time::NEVER);
         let canceler = Canceler { context: context.clone() };
@@ -85,33 +97,75 @@ impl Context {
     }
 
     /// A child that is done after a span of time.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let context = distlock::Context::background().with_timeout(Duration::ZERO);
+    /// assert_eq!(context.err(), Some(distlock::Cause::DeadlineExceeded));
+    /// ```
     #[must_use]
     pub fn with_timeout(&self, timeout: Duration) -> Self {
         self.child(Time::now().after(timeout))
     }
 
     /// A child that is done at a point in time.
+    ///
+    /// ```
+    /// let context = distlock::Context::background().with_deadline(std::time::Instant::now());
+    /// assert!(context.is_done());
+    /// ```
     #[must_use]
     pub fn with_deadline(&self, deadline: Instant) -> Self {
         self.child(Time::from_instant(deadline))
     }
 
     /// Whether it is time to stop.
+    ///
+    /// ```
+    /// # fn step() {}
+    /// # let (context, canceler) = distlock::Context::background().with_cancel();
+    /// while !context.is_done() {
+    ///     step();
+    /// #   canceler.cancel();
+    /// }
+    /// ```
     pub fn is_done(&self) -> bool {
         self.err().is_some()
     }
 
     /// Why it is time to stop; `None` while it is not.
+    ///
+    /// ```
+    /// let (context, canceler) = distlock::Context::background().with_cancel();
+    /// assert_eq!(context.err(), None);
+    /// canceler.cancel();
+    /// assert_eq!(context.err(), Some(distlock::Cause::Canceled));
+    /// ```
     pub fn err(&self) -> Option<Cause> {
         self.node.as_ref().and_then(|node| node.cause_now())
     }
 
     /// When the context will be done at the latest, where that is known.
+    ///
+    /// ```
+    /// use std::time::{Duration, Instant};
+    ///
+    /// let context = distlock::Context::background().with_timeout(Duration::from_secs(60));
+    /// assert!(context.deadline().is_some_and(|deadline| deadline > Instant::now()));
+    /// ```
     pub fn deadline(&self) -> Option<Instant> {
         self.node.as_ref().and_then(|node| node.deadline.to_instant())
     }
 
     /// The moment the context is done, to be waited on or awaited.
+    ///
+    /// ```
+    /// # async fn example(context: distlock::Context) {
+    /// let cause = context.done().await;
+    /// println!("stopped: {cause}");
+    /// # }
+    /// ```
     pub fn done(&self) -> Done {
         Done::new(self.clone())
     }
@@ -169,82 +223,6 @@ impl Canceler {
 /// What [`Context::watch`] gives back.
 #[derive(Debug)]
 pub(crate) struct WatchKey(SlabKey);
-
-/// The context of one held lock, kept by the guard and used again once nobody else has it.
-#[derive(Debug, Clone)]
-pub(crate) struct HoldContext(Arc<Node>);
-
-impl HoldContext {
-    /// An unused one.
-    pub(crate) fn new() -> Self {
-        Self(Arc::new(Node::new()))
-    }
-
-    /// Makes it a live child of the requester's context, believed for as long as `lease` says;
-    /// hands it back unchanged when somebody still has a clone of its former life.
-    pub(crate) fn renew(&mut self, parent: &Context, lease: &Arc<AtomicU64>) -> bool {
-        let Some(node) = Arc::get_mut(&mut self.0) else {
-            return false;
-        };
-        node.cause = AtomicU8::new(LIVE);
-        node.fate = AtomicU8::new(LIVE);
-        node.deadline = parent.deadline_time();
-        node.links.get_mut().unwrap_or_else(PoisonError::into_inner).parent = None;
-        match &node.lease {
-            Some(own) if Arc::ptr_eq(own, lease) => {}
-            _ => node.lease = Some(Arc::clone(lease)),
-        }
-        adopt(parent, &self.0);
-        true
-    }
-
-    /// Whether nobody else has a clone, so that [`HoldContext::renew`] will succeed.
-    pub(crate) fn is_unshared(&mut self) -> bool {
-        Arc::get_mut(&mut self.0).is_some()
-    }
-
-    pub(crate) fn finish(&self, cause: Cause) {
-        self.0.end_hold(cause);
-        self.0.finish(cause);
-    }
-
-    pub(crate) fn context(&self) -> Context {
-        Context { node: Some(Arc::clone(&self.0)) }
-    }
-}
-
-/// What a [`Lock`](crate::Lock) asks of its own context.
-impl Context {
-    /// Ends a lock's context because its holder let go. The allocation stays with the guard.
-    pub(crate) fn release(&self) {
-        if let Some(node) = &self.node {
-            node.end_hold(Cause::Released);
-            node.finish(Cause::Released);
-        }
-    }
-
-    /// How the lock itself ended, whatever became of the requester's context.
-    pub(crate) fn fate(&self) -> Option<Cause> {
-        self.node.as_ref().and_then(|node| cause_of(node.fate.load(Ordering::Acquire)))
-    }
-
-    /// For how long the lock itself is provably held, whatever became of the requester's context.
-    pub(crate) fn hold_remaining(&self) -> Duration {
-        let Some(node) = &self.node else { return Duration::ZERO };
-        // The lease before the fate, as in `cause_now`.
-        let lease = node.lease_until();
-        if cause_of(node.fate.load(Ordering::Acquire)).is_some() {
-            return Duration::ZERO;
-        }
-        let remaining = lease.since(Time::now());
-        if remaining.is_zero() {
-            // Once doubted, never believed again, even if the server's answer comes after all.
-            node.end_hold(Cause::LeaseExpired);
-            node.finish(Cause::LeaseExpired);
-        }
-        remaining
-    }
-}
 
 struct Node {
     /// [`LIVE`], or the cause it is done for; written once in a life.

@@ -15,6 +15,17 @@ use crate::key::Key;
 ///
 /// The `is_*` predicates answer the questions a program asks; match on the variants only where a
 /// predicate is missing. New variants may be added in a minor release.
+///
+/// ```no_run
+/// # fn example(manager: &distlock::Manager, ctx: &distlock::Context) {
+/// match manager.try_lock(ctx, "invoice:42") {
+///     Ok(Some(lock)) => println!("{} is ours", lock.key()),
+///     Ok(None) => println!("somebody else is at it"),
+///     Err(error) if error.is_unavailable() || error.is_session_lost() => println!("try later"),
+///     Err(error) => eprintln!("{error}"),
+/// }
+/// # }
+/// ```
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -195,6 +206,14 @@ impl Error {
 
     /// The server's SQLSTATE, where the server reported one; looks through the source chain of
     /// [`Error::Unavailable`].
+    ///
+    /// ```no_run
+    /// # fn example(error: distlock::Error) {
+    /// if error.sqlstate().is_some_and(|state| state.as_str() == "53300") {
+    ///     println!("the server has no connection left");
+    /// }
+    /// # }
+    /// ```
     pub fn sqlstate(&self) -> Option<SqlState> {
         match self {
             Self::Server { sqlstate, .. } => Some(*sqlstate),
@@ -205,6 +224,14 @@ impl Error {
     }
 
     /// Whether the lock that was asked for may be held by the session that failed.
+    ///
+    /// ```no_run
+    /// # fn example(error: distlock::Error) {
+    /// if error.outcome() == distlock::Outcome::Unknown {
+    ///     // the server may hold the lock for this session until it notices its end
+    /// }
+    /// # }
+    /// ```
     pub fn outcome(&self) -> Outcome {
         match self {
             Self::Lost { outcome, .. } => *outcome,
@@ -235,6 +262,11 @@ impl SqlState {
     pub const OUT_OF_MEMORY: Self = Self(*b"53200");
 
     /// Wraps a code. Anything but five characters of `0-9A-Z` becomes `XX000` (internal error).
+    ///
+    /// ```
+    /// assert_eq!(distlock::SqlState::new(*b"53200"), distlock::SqlState::OUT_OF_MEMORY);
+    /// assert_eq!(distlock::SqlState::new(*b"?????").as_str(), "XX000");
+    /// ```
     pub fn new(code: [u8; 5]) -> Self {
         if code.iter().all(|byte| byte.is_ascii_digit() || byte.is_ascii_uppercase()) {
             Self(code)

@@ -29,6 +29,11 @@ impl Key {
     ///
     /// This is the number that the Go library ldelossa/distlock uses for the same name, so that
     /// programs written with either can share a fleet.
+    ///
+    /// ```
+    /// const JOB: distlock::Key = distlock::Key::from_name("job");
+    /// assert_eq!(JOB, distlock::Key::from("job"));
+    /// ```
     pub const fn from_name(name: &str) -> Self {
         Self::Bigint(fnv1a(name.as_bytes()) as i64)
     }

@@ -45,12 +45,29 @@ impl Lock {
     }
 
     /// What is locked.
+    ///
+    /// ```no_run
+    /// # fn example(manager: &distlock::Manager) -> Result<(), distlock::Error> {
+    /// let lock = manager.acquire("job").wait()?;
+    /// assert_eq!(lock.key(), distlock::Key::from("job"));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn key(&self) -> Key {
         self.key
     }
 
     /// The context of the work under this lock: done when the lock is released or lost, or when
     /// the context it was acquired with is done.
+    ///
+    /// ```no_run
+    /// # fn example(manager: &distlock::Manager) -> Result<(), distlock::Error> {
+    /// let lock = manager.acquire("a").wait()?;
+    /// let context = lock.context().clone();
+    /// std::thread::spawn(move || println!("stop: {}", context.done().wait()));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn context(&self) -> &Context {
         &self.context
     }
@@ -58,6 +75,16 @@ impl Lock {
     /// Whether the lock is provably held at this moment: neither released nor lost, and the server
     /// was heard from within the lease. The clock is looked at here and now, in the calling
     /// thread, so that the answer is right even if the process was stopped a moment ago.
+    ///
+    /// ```no_run
+    /// # fn example(manager: &distlock::Manager) -> Result<(), distlock::Error> {
+    /// let lock = manager.acquire("a").wait()?;
+    /// if lock.is_held() {
+    ///     // the next step, which takes far less than the lease
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn is_held(&self) -> bool {
         !self.remaining().is_zero()
     }
@@ -65,6 +92,16 @@ impl Lock {
     /// For how long the lock is provably held if the server is not heard from any more; zero once
     /// it is released or lost. While all is well it never gets below the lease less the heartbeat
     /// and one round trip.
+    ///
+    /// ```no_run
+    /// # fn example(manager: &distlock::Manager) -> Result<(), distlock::Error> {
+    /// let lock = manager.acquire("a").wait()?;
+    /// if lock.remaining() > std::time::Duration::from_secs(1) {
+    ///     // a step that takes up to a second
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn remaining(&self) -> Duration {
         self.context.hold_remaining()
     }
@@ -78,6 +115,16 @@ impl Lock {
     ///
     /// [`Error::Lost`] when the lock was lost, before or during the release. It is not held any
     /// more in any case.
+    ///
+    /// ```no_run
+    /// # fn example(manager: &distlock::Manager) -> Result<(), distlock::Error> {
+    /// let lock = manager.acquire("a").wait()?;
+    /// if let Err(error) = lock.unlock() {
+    ///     eprintln!("somebody else may have been at it too: {error}");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn unlock(mut self) -> Result<(), Error> {
         let fate = self.context.fate();
         let canceled = self.context.is_done();

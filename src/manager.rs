@@ -48,6 +48,17 @@ impl Manager {
     ///
     /// [`Error::Config`] when the configuration cannot be used, or the reason why there is no
     /// session. Nothing is left running then.
+    ///
+    /// ```no_run
+    /// use distlock::{Config, Manager};
+    ///
+    /// # fn main() -> Result<(), distlock::Error> {
+    /// let by_url = Manager::connect("postgres://app@db.internal/prod")?;
+    /// let by_words = Manager::connect("host=/run/postgresql user=app dbname=prod")?;
+    /// let by_builder = Manager::connect(Config::new().host("db.internal").user("app"))?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn connect<C>(config: C) -> Result<Self, Error>
     where
         C: TryInto<Config>,
@@ -60,6 +71,16 @@ impl Manager {
 
     /// Asks once for a lock, and blocks for the answer: one round trip. `None` when it is taken, by
     /// another process or by this one: contention is not an error.
+    ///
+    /// ```no_run
+    /// # fn example(manager: &distlock::Manager) -> Result<(), distlock::Error> {
+    /// match manager.try_lock(&distlock::Context::background(), "invoice:42")? {
+    ///     Some(lock) => println!("{} is ours", lock.key()),
+    ///     None => println!("somebody else is at it"),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -97,6 +118,14 @@ impl Manager {
     }
 
     /// Asks for a lock in any other way: the builder that all ways go through.
+    ///
+    /// ```no_run
+    /// # fn example(manager: &distlock::Manager) -> Result<(), distlock::Error> {
+    /// let half_a_minute = std::time::Duration::from_secs(30);
+    /// let lock = manager.acquire("nightly").timeout(half_a_minute).wait()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn acquire(&self, key: impl Into<Key>) -> Acquire {
         Acquire::new(Arc::clone(&self.inner.drive), key.into())
     }
@@ -105,6 +134,15 @@ impl Manager {
     /// [`Cause::ManagerClosed`](crate::Cause::ManagerClosed), every request ends with
     /// [`Error::Closed`], the session is ended and with it every lock on the server, and the
     /// guard's thread is joined. Takes less than a second, even when the server is silent.
+    ///
+    /// ```no_run
+    /// # fn example(manager: &distlock::Manager) -> Result<(), distlock::Error> {
+    /// let lock = manager.acquire("a").wait()?;
+    /// manager.close();
+    /// assert!(!lock.is_held());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn close(&self) {
         self.inner.drive.close();
     }

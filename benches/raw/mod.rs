@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 /// A session that is ready and prepared.
-pub struct RawSession {
+pub(crate) struct RawSession {
     socket: TcpStream,
     lock: Vec<u8>,
     unlock: Vec<u8>,
@@ -14,7 +14,7 @@ pub struct RawSession {
 
 impl RawSession {
     /// Connects as `postgres` with trust authentication.
-    pub fn connect(port: u16) -> Self {
+    pub(crate) fn connect(port: u16) -> Self {
         let socket = TcpStream::connect(("127.0.0.1", port)).expect("the server listens");
         socket.set_nodelay(true).expect("a TCP socket has it");
         let mut session =
@@ -24,7 +24,7 @@ impl RawSession {
     }
 
     /// Two round trips.
-    pub fn cycle(&mut self, key: i64) {
+    pub(crate) fn cycle(&mut self, key: i64) {
         self.round_trip(true, key);
         self.round_trip(false, key);
     }

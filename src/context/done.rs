@@ -35,6 +35,13 @@ impl Done {
     }
 
     /// Blocks until the context is done. On the background context this never returns.
+    ///
+    /// ```
+    /// # let (context, canceler) = distlock::Context::background().with_cancel();
+    /// let watcher = std::thread::spawn(move || context.done().wait());
+    /// canceler.cancel();
+    /// assert_eq!(watcher.join().unwrap(), distlock::Cause::Canceled);
+    /// ```
     pub fn wait(&self) -> Cause {
         loop {
             if let Some(cause) = self.wait_until(Time::NEVER) {
@@ -44,6 +51,14 @@ impl Done {
     }
 
     /// Blocks until the context is done, for as long as `limit`; `None` when the time is up.
+    ///
+    /// ```
+    /// # let (context, _canceler) = distlock::Context::background().with_cancel();
+    /// # let heartbeat = std::time::Duration::ZERO;
+    /// if context.done().wait_timeout(heartbeat).is_none() {
+    ///     // still live: one more step
+    /// }
+    /// ```
     pub fn wait_timeout(&self, limit: Duration) -> Option<Cause> {
         self.wait_until(Time::now().after(limit))
     }

@@ -1,0 +1,84 @@
+//! The context of a held lock.
+
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use super::{Cause, Context, LIVE, Node, adopt, cause_of};
+use crate::clock::Time;
+
+/// The context of one held lock, kept by the guard and used again once nobody else has it.
+#[derive(Debug, Clone)]
+pub(crate) struct HoldContext(Arc<Node>);
+
+impl HoldContext {
+    /// An unused one.
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(Node::new()))
+    }
+
+    /// Makes it a live child of the requester's context, believed for as long as `lease` says;
+    /// hands it back unchanged when somebody still has a clone of its former life.
+    pub(crate) fn renew(&mut self, parent: &Context, lease: &Arc<AtomicU64>) -> bool {
+        let Some(node) = Arc::get_mut(&mut self.0) else {
+            return false;
+        };
+        node.cause = AtomicU8::new(LIVE);
+        node.fate = AtomicU8::new(LIVE);
+        node.deadline = parent.deadline_time();
+        node.links.get_mut().unwrap_or_else(PoisonError::into_inner).parent = None;
+        match &node.lease {
+            Some(own) if Arc::ptr_eq(own, lease) => {}
+            _ => node.lease = Some(Arc::clone(lease)),
+        }
+        adopt(parent, &self.0);
+        true
+    }
+
+    /// Whether nobody else has a clone, so that [`HoldContext::renew`] will succeed.
+    pub(crate) fn is_unshared(&mut self) -> bool {
+        Arc::get_mut(&mut self.0).is_some()
+    }
+
+    pub(crate) fn finish(&self, cause: Cause) {
+        self.0.end_hold(cause);
+        self.0.finish(cause);
+    }
+
+    pub(crate) fn context(&self) -> Context {
+        Context { node: Some(Arc::clone(&self.0)) }
+    }
+}
+
+/// What a [`Lock`](crate::Lock) asks of its own context.
+impl Context {
+    /// Ends a lock's context because its holder let go. The allocation stays with the guard.
+    pub(crate) fn release(&self) {
+        if let Some(node) = &self.node {
+            node.end_hold(Cause::Released);
+            node.finish(Cause::Released);
+        }
+    }
+
+    /// How the lock itself ended, whatever became of the requester's context.
+    pub(crate) fn fate(&self) -> Option<Cause> {
+        self.node.as_ref().and_then(|node| cause_of(node.fate.load(Ordering::Acquire)))
+    }
+
+    /// For how long the lock itself is provably held, whatever became of the requester's context.
+    pub(crate) fn hold_remaining(&self) -> Duration {
+        let Some(node) = &self.node else { return Duration::ZERO };
+        // The lease before the fate, as in `cause_now`.
+        let lease = node.lease_until();
+        if cause_of(node.fate.load(Ordering::Acquire)).is_some() {
+            return Duration::ZERO;
+        }
+        let remaining = lease.since(Time::now());
+        if remaining.is_zero() {
+            // Once doubted, never believed again, even if the server's answer comes after all.
+            node.end_hold(Cause::LeaseExpired);
+            node.finish(Cause::LeaseExpired);
+        }
+        remaining
+    }
+}
