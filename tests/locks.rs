@@ -42,16 +42,20 @@ fn try_lock(manager: &Manager, key: impl Into<Key>) -> Option<Lock> {
     manager.try_lock(&Context::background(), key).expect("the server answers")
 }
 
-/// The least executor: polls in this thread, and parks it in between.
-fn block_on<F: Future>(future: F) -> F::Output {
+/// Unparks the thread that made it.
+fn unparker() -> Waker {
     struct Unpark(Thread);
     impl Wake for Unpark {
         fn wake(self: Arc<Self>) {
             self.0.unpark();
         }
     }
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    let mut future = pin!(future);
+    Waker::from(Arc::new(Unpark(thread::current())))
+}
+
+/// The least executor: polls in this thread, and parks it in between.
+fn block_on<F: Future>(future: F) -> F::Output {
+    let (mut future, waker) = (pin!(future), unparker());
     loop {
         match future.as_mut().poll(&mut task::Context::from_waker(&waker)) {
             Poll::Ready(output) => return output,
@@ -422,16 +426,6 @@ fn locks_are_awaited_on_any_executor() {
     assert!(!is_locked(key));
 }
 
-/// Counts the wake-ups, so that a result can be left untaken on purpose.
-#[derive(Default)]
-struct Counting(AtomicU32);
-
-impl Wake for Counting {
-    fn wake(self: Arc<Self>) {
-        self.0.fetch_add(1, Ordering::SeqCst);
-    }
-}
-
 /// xorshift64: one choice out of `limit`.
 fn choose(state: &mut u64, limit: u64) -> u64 {
     *state ^= *state << 13;
@@ -443,18 +437,13 @@ fn choose(state: &mut u64, limit: u64) -> u64 {
 /// Polls a request some times and drops it: before the grant, while it is on its way, when it is
 /// there but was not looked at, or after it was taken. Gives the lock back if it got that far.
 fn poll_and_drop(mut asking: Asking, choices: &mut u64) -> Option<Lock> {
-    let wakes = Arc::new(Counting::default());
-    let waker = Waker::from(Arc::clone(&wakes));
+    let waker = unparker();
     for _ in 0..choose(choices, 4) {
         if let Poll::Ready(result) = asking.as_mut().poll(&mut task::Context::from_waker(&waker)) {
             return result.expect("no limit is reached");
         }
-        for _ in 0..choose(choices, 3) * 200 {
-            if wakes.0.load(Ordering::SeqCst) > 0 {
-                break;
-            }
-            thread::yield_now();
-        }
+        // Not at all, or until the answer is there; or, where it stays away, for a moment.
+        thread::park_timeout(Duration::from_micros(300 * choose(choices, 3)));
     }
     None
 }

@@ -9,7 +9,7 @@ use std::pin::{Pin, pin};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::channel;
-use std::task::{self, Wake, Waker};
+use std::task::{self, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
@@ -70,25 +70,21 @@ fn backend_of(cluster: &TempCluster, key: i64) -> i32 {
     held.iter().find(|(locked, _)| *locked == key).expect("locked").1
 }
 
-fn waker() -> Waker {
+fn block_on<F: Future>(future: F) -> F::Output {
     struct Unpark(Thread);
     impl Wake for Unpark {
         fn wake(self: Arc<Self>) {
             self.0.unpark();
         }
     }
-    Waker::from(Arc::new(Unpark(thread::current())))
-}
-
-fn block_on<F: Future>(future: F) -> F::Output {
-    let (mut future, waker, begin) = (pin!(future), waker(), Instant::now());
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let (mut future, begin) = (pin!(future), Instant::now());
     loop {
-        let polled = future.as_mut().poll(&mut task::Context::from_waker(&waker));
-        if let task::Poll::Ready(output) = polled {
-            return output;
+        match future.as_mut().poll(&mut task::Context::from_waker(&waker)) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => thread::park_timeout(LIMIT),
         }
         assert!(begin.elapsed() < LIMIT, "the request does not end");
-        thread::park_timeout(LIMIT);
     }
 }
 
@@ -181,7 +177,7 @@ fn a_killed_postmaster_is_told() {
 }
 
 #[test]
-fn a_backend_that_hangs_is_given_up_before_its_lock_is_free() {
+fn a_backend_that_hangs_is_given_up_before_its_lock_is_free_and_puts_off_no_closing() {
     let cluster = TempCluster::start();
     let manager = connect(quick(&cluster));
     let held = lock(&manager, 1);
@@ -197,7 +193,13 @@ fn a_backend_that_hangs_is_given_up_before_its_lock_is_free() {
     assert!(manager.try_lock(&Context::background(), 1).expect("answers").is_none());
     assert!(!held.is_held() && held.context().err() == Some(cause));
     signal(backend, "CONT");
-    lock_when_back(&manager, 1).unlock().expect("it was held");
+    let again = lock_when_back(&manager, 1);
+    // Closing does not wait for a server that is silent.
+    let backend = backend_of(&cluster, 1);
+    signal(backend, "STOP");
+    manager.close();
+    assert_eq!(again.context().err(), Some(Cause::ManagerClosed));
+    signal(backend, "CONT");
 }
 
 #[test]
@@ -464,10 +466,9 @@ fn heartbeats_keep_an_idle_session_for_longer_than_the_servers_timeout() {
 fn settings_of_the_role_are_overridden() {
     let cluster = TempCluster::start();
     let mut sql = cluster.sql();
-    sql.query(
-        "CREATE ROLE app LOGIN; ALTER ROLE app SET idle_session_timeout = '1s'; \
-         ALTER ROLE app SET statement_timeout = '500ms'; ALTER ROLE app SET lock_timeout = '500ms'",
-    );
+    sql.query("CREATE ROLE app LOGIN; ALTER ROLE app SET idle_session_timeout = '1s'");
+    sql.query("ALTER ROLE app SET statement_timeout = '500ms'");
+    sql.query("ALTER ROLE app SET lock_timeout = '500ms'");
     // A search path on which the functions are not the server's own.
     sql.query(
         "CREATE SCHEMA trap; GRANT USAGE ON SCHEMA trap TO app; \
@@ -477,6 +478,8 @@ fn settings_of_the_role_are_overridden() {
     let config = config(&cluster).user("app").dbname("postgres");
     let config = config.reply_timeout(Duration::from_secs(20)).lease(Duration::from_secs(25));
     let manager = connect(config.server_timeout(Duration::from_secs(30)));
+    let mut unchanged = cluster.try_sql_as("app", "postgres").expect("trusted");
+    assert_eq!(unchanged.value("SHOW lock_timeout").as_deref(), Some("500ms"));
     let held = lock(&manager, 1);
     backend_of(&cluster, 1);
     // The session is idle for up to 2 s between two heartbeats.

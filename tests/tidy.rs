@@ -195,6 +195,25 @@ fn files_functions_and_lines_stay_short() {
     findings.finish();
 }
 
+/// What a user compiles with the library, itself included.
+#[test]
+fn the_dependency_tree_stays_under_forty_crates() {
+    let output = std::process::Command::new(env!("CARGO"))
+        .args(["tree", "--offline", "--edges", "normal,build", "--prefix", "none"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("cargo runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).expect("cargo prints text");
+    let crates: std::collections::BTreeSet<&str> = text
+        .lines()
+        .filter_map(|line| line.split(' ').next())
+        .filter(|name| !name.is_empty())
+        .collect();
+    println!("{} crates", crates.len());
+    assert!(crates.contains("distlock") && crates.len() < 40, "{crates:?}");
+}
+
 #[test]
 fn the_library_stays_small() {
     let files = sources("src").iter().filter(|source| !is_test(&source.path)).count();
