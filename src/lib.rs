@@ -93,3 +93,8 @@ pub use error::{Error, Outcome, SqlState};
 pub use key::Key;
 pub use lock::Lock;
 pub use manager::Manager;
+
+/// Compiles the programs of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::acquire;
 use crate::clock::Time;
-use crate::context::Context;
+use crate::context::{Cause, Context};
 use crate::error::{Error, Outcome};
 use crate::key::Key;
 use crate::slots::{Drive, Grant, HoldId, Work};
@@ -109,7 +109,9 @@ impl Lock {
     /// Releases the lock and waits for the server's answer. Dropping the lock releases it as well,
     /// without waiting.
     ///
-    /// Takes one round trip, and no longer than the reply timeout: it cannot be cancelled.
+    /// Takes one round trip, and no longer than the reply timeout: it cannot be cancelled. Returns
+    /// at once when [`Config::release_on_cancel`](crate::Config::release_on_cancel) has released
+    /// the lock already.
     ///
     /// # Errors
     ///
@@ -126,20 +128,26 @@ impl Lock {
     /// # }
     /// ```
     pub fn unlock(mut self) -> Result<(), Error> {
-        let fate = self.context.fate();
-        let canceled = self.context.is_done();
-        self.let_go();
-        if let Some(cause) = fate {
-            return Err(Error::Lost { cause, outcome: Outcome::NotAcquired });
+        match self.context.fate() {
+            None => {}
+            // With `release_on_cancel`, the requester's context has released it already.
+            Some(Cause::Released) => return Ok(()),
+            Some(cause) => return Err(Error::Lost { cause, outcome: Outcome::NotAcquired }),
         }
-        if canceled && self.drive.slots().releases_on_cancel() {
-            return Ok(());
+        let mut context = Context::background();
+        if self.drive.slots().releases_on_cancel() {
+            // There, ending the context is a release of its own, which would overtake this one and
+            // not wait for the server: so it is left to the guard to end it.
+            std::mem::swap(&mut context, &mut self.context);
+        } else {
+            self.let_go();
         }
         let Some(hold) = self.hold else { return Ok(()) };
         let background = Context::background();
         match acquire::ask(&*self.drive, Work::Unlock(hold), &background, Time::NEVER) {
             // Without a slot to wait in it is released without an answer, as if dropped.
             Err(Error::TooManyRequests { .. }) => Ok(()),
+            Err(Error::Lost { .. }) if context.fate() == Some(Cause::Released) => Ok(()),
             answer => {
                 self.hold = None;
                 answer.map(drop)

@@ -222,8 +222,7 @@ impl Config {
         self
     }
 
-    /// How long a session that holds locks is silent before it shows the server that it lives
-    /// (H). From 10 ms; H + [`reply_timeout`](Self::reply_timeout) is at most the
+    /// How long the session is silent before it shows the server that it lives (H). From 10 ms; H + [`reply_timeout`](Self::reply_timeout) is at most the
     /// [`lease`](Self::lease). Default: 2 s.
     #[must_use]
     pub fn heartbeat(mut self, heartbeat: Duration) -> Self {
@@ -265,6 +264,9 @@ impl Config {
 
     /// How long the server waits for a silent session before it frees its locks (S, the
     /// session's `idle_session_timeout`), in whole milliseconds. At most 24 h. Default: 10 s.
+    ///
+    /// Servers before PostgreSQL 14 do not have it: there a process that hangs keeps its locks
+    /// until it goes on or ends.
     #[must_use]
     pub fn server_timeout(mut self, server_timeout: Duration) -> Self {
         self.server_timeout = server_timeout;
@@ -286,8 +288,8 @@ impl Config {
         self
     }
 
-    /// How many calls may wait for a lock that is held, up to 1,000,000; with 0, nobody waits.
-    /// Default: 1,024.
+    /// How many calls may wait for a lock that is held, here or by another process, up to
+    /// 1,000,000; with 0, nobody waits. Default: 1,024.
     #[must_use]
     pub fn max_waiters(mut self, max_waiters: u32) -> Self {
         self.max_waiters = max_waiters;

@@ -40,6 +40,11 @@ impl HoldContext {
         Arc::get_mut(&mut self.0).is_some()
     }
 
+    /// Lets a deadline that has passed be the cause, if nobody has looked at it yet.
+    pub(crate) fn notice_deadline(&self) {
+        let _ = self.0.cause_now();
+    }
+
     pub(crate) fn finish(&self, cause: Cause) {
         self.0.end_hold(cause);
         self.0.finish(cause);

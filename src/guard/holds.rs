@@ -69,6 +69,9 @@ impl Settler<'_> {
     pub(crate) fn retire(&mut self, hold: HoldId, cause: Cause) {
         let place = self.holds.held.get_mut(hold.index as usize);
         if let Some(held) = place.and_then(Option::take) {
+            if self.holds.release_on_cancel {
+                held.context.notice_deadline();
+            }
             held.context.finish(cause);
             self.holds.keep_unused(held.context);
         }

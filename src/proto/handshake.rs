@@ -311,6 +311,8 @@ impl Handshake {
         let permit = |allowed: bool, asked: &'static str| {
             if allowed {
                 Ok(())
+            } else if self.startup.password.is_none() && asked != "none" {
+                Err(AuthFault::NoPassword)
             } else {
                 Err(AuthFault::Refused { asked, allowed: methods.to_string().into() })
             }

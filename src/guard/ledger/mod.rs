@@ -434,10 +434,14 @@ impl Ledger {
 
     fn refuse(&mut self, entry: u32, ticket: Ticket, mode: Mode, now: Time, sink: &mut impl Sink) {
         self.end_active(entry, ticket);
-        if mode == Mode::Wait && !self.requests[ticket.slot as usize].abandoned {
-            self.enqueue(entry, ticket.slot, End::Front);
-        } else {
+        let request = &self.requests[ticket.slot as usize];
+        if mode == Mode::Try || request.abandoned {
             self.conclude(ticket, sink, |sink| sink.refused(ticket));
+        } else if !request.waits && self.waiting >= self.limits.waiters {
+            let error = Error::TooManyWaiters { limit: self.limits.waiters };
+            self.conclude(ticket, sink, |sink| sink.failed(ticket, error));
+        } else {
+            self.enqueue(entry, ticket.slot, End::Front);
         }
         if self.entries[entry as usize].head != NONE {
             self.start_cooling(entry, now);
@@ -485,6 +489,10 @@ impl Ledger {
     }
 
     fn forget(&mut self, ticket: Ticket) {
-        self.requests[ticket.slot as usize].entry = NONE;
+        let request = &mut self.requests[ticket.slot as usize];
+        request.entry = NONE;
+        if std::mem::take(&mut request.waits) {
+            self.waiting -= 1;
+        }
     }
 }

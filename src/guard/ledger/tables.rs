@@ -44,6 +44,8 @@ pub(super) struct Request {
     /// [`NONE`] when the slot is not known here.
     pub(super) entry: u32,
     pub(super) queued: bool,
+    /// It was in a queue before, and counts as a waiter until it ends, also while it is tried.
+    pub(super) waits: bool,
     pub(super) abandoned: bool,
     pub(super) next: u32,
     pub(super) previous: u32,
@@ -54,6 +56,7 @@ impl Request {
         generation: 0,
         entry: NONE,
         queued: false,
+        waits: false,
         abandoned: false,
         next: NONE,
         previous: NONE,
@@ -119,8 +122,11 @@ impl Ledger {
         request.queued = true;
         request.next = next;
         request.previous = previous;
+        if !request.waits {
+            request.waits = true;
+            self.waiting += 1;
+        }
         self.link(entry, previous, next, slot, slot);
-        self.waiting += 1;
     }
 
     pub(super) fn dequeue(&mut self, slot: u32) {
@@ -128,7 +134,6 @@ impl Ledger {
         request.queued = false;
         let (entry, next, previous) = (request.entry, request.next, request.previous);
         self.link(entry, previous, next, next, previous);
-        self.waiting -= 1;
     }
 
     /// Makes `previous` point forward to `forward`, and `next` back to `back`; the queue's ends
