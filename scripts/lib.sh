@@ -127,3 +127,13 @@ ensure_rust() {
         apt_install gcc libc6-dev || die "apt-get could not install gcc (see above)."
     fi
 }
+
+# ensure_cxx: the C++ compiler that libFuzzer, which the fuzz targets link, is built with.
+ensure_cxx() {
+    if ! command -v "${CXX:-c++}" >/dev/null; then
+        can_install || die "no C++ compiler (${CXX:-c++}) found, which libFuzzer is built with;" \
+            "install g++ or clang, or set CXX."
+        say "No C++ compiler found: installing the package g++."
+        apt_install g++ || die "apt-get could not install g++ (see above)."
+    fi
+}

@@ -222,8 +222,9 @@ impl Config {
         self
     }
 
-    /// How long the session is silent before it shows the server that it lives (H). From 10 ms; H + [`reply_timeout`](Self::reply_timeout) is at most the
-    /// [`lease`](Self::lease). Default: 2 s.
+    /// How long the session is silent before it shows the server that it lives (H). From 10 ms;
+    /// H + [`reply_timeout`](Self::reply_timeout) is at most the [`lease`](Self::lease). Default:
+    /// 2 s.
     #[must_use]
     pub fn heartbeat(mut self, heartbeat: Duration) -> Self {
         self.heartbeat = heartbeat;

@@ -216,7 +216,9 @@ impl Core {
             return (false, None);
         };
         match session.derive(DERIVE_ROUNDS) {
-            Ok(()) => (session.is_deriving(), None),
+            Ok(()) if session.is_deriving() => (true, None),
+            // What came in the meantime waits in the session.
+            Ok(()) => (false, self.handle_input(now, sink)),
             Err(fault) => (false, Some(self.fault(now, fault, sink))),
         }
     }

@@ -159,6 +159,11 @@ impl Guard {
             };
             let space = session.space();
             let room = space.len();
+            if room == 0 {
+                // Full of what has to wait until we have computed; the turns go on with that.
+                self.unfinished = true;
+                return;
+            }
             match stream.read(space) {
                 Ok(Input::Bytes(count)) => {
                     session.filled(count);

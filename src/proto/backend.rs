@@ -93,6 +93,9 @@ pub struct DataRow<'a> {
 /// Size of the type byte and the length.
 pub const HEADER: usize = 5;
 
+/// The longest message that is accepted, with its type byte.
+pub const FRAME_MAX: usize = 30_001;
+
 /// Decodes the message at the front of `input`.
 ///
 /// # Errors

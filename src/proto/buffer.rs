@@ -123,7 +123,7 @@ impl WriteBuf {
         match self.patch_length(length_at) {
             Some(()) if !refused => Ok(()),
             _ => {
-                self.storage.truncate(start);
+                self.cut(start);
                 Err(Full)
             }
         }
@@ -141,9 +141,17 @@ impl WriteBuf {
         if self.sent > 0 {
             self.storage.copy_within(self.sent.., 0);
             let pending = self.storage.len().saturating_sub(self.sent);
-            self.storage.truncate(pending);
+            self.cut(pending);
             self.sent = 0;
         }
+    }
+
+    /// Shortens the buffer, and leaves nothing readable behind its end.
+    fn cut(&mut self, length: usize) {
+        if let Some(tail) = self.storage.get_mut(length..) {
+            tail.fill(0);
+        }
+        self.storage.truncate(length);
     }
 
     /// Sent bytes may have been a password: they do not stay in memory.

@@ -11,7 +11,7 @@
 //! | Authenticating | AuthenticationOk, if allowed | Settling |
 //! | Authenticating | a password request; AuthenticationSASL | AwaitOk; SaslContinue |
 //! | SaslContinue | AuthenticationSASLContinue | Deriving |
-//! | Deriving | nothing: it is our turn to compute | SaslFinal |
+//! | Deriving | nothing: what comes waits until we have computed | SaslFinal |
 //! | SaslFinal | AuthenticationSASLFinal | AwaitOk |
 //! | AwaitOk | AuthenticationOk | Settling |
 //! | Settling | BackendKeyData once, ReadyForQuery | Configuring |

@@ -121,6 +121,9 @@ enum Reply {
     Skipping,
 }
 
+// The longest message always fits, so that a full buffer always holds a whole one.
+const _: () = assert!(SessionLimits::DEFAULT.read_buffer > backend::FRAME_MAX);
+
 /// No server needs more than this to start a session.
 pub const STARTUP_MESSAGES_MAX: u32 = 256;
 /// See [`STARTUP_MESSAGES_MAX`].
@@ -180,7 +183,9 @@ impl Session {
         }
     }
 
-    /// Queues a lock statement.
+    /// Queues a lock statement. To be followed by [`Session::sync`] before the next events are
+    /// polled: what is submitted after an error and before its Sync would be taken for a statement
+    /// of a batch that the server skips.
     ///
     /// # Errors
     ///
@@ -290,6 +295,11 @@ impl Session {
 
     /// Takes one message.
     fn step(&mut self) -> Result<Progress, Fault> {
+        // It is our turn: what the server sends meanwhile waits, so that the outcome does not
+        // depend on when it comes.
+        if self.is_deriving() {
+            return Ok(Progress::Starved);
+        }
         let Status::Complete { message, size } = backend::decode(self.incoming.bytes())? else {
             return Ok(Progress::Starved);
         };

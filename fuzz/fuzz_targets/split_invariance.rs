@@ -1,0 +1,54 @@
+//! The same bytes, whole and in pieces, give the same events, the same end and the same output.
+//!
+//! Input: a byte for the mode (its high bit: from a ready session on; else its low bits are the
+//! mask of `startup`); for a ready session a count and so many statements and Syncs; a count and
+//! so many lengths of pieces, used in turn; then what the server sends.
+#![no_main]
+
+use distlock::proto::session::{Session, SessionLimits};
+use distlock_fuzz::{Input, Trace, ready_session, startup, statement};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    let mut input = Input::new(data);
+    let mode = input.u8();
+    let count = if mode & 0x80 == 0 { 0 } else { usize::from(input.u8() % 64) };
+    let script = input.bytes(count);
+    let count = usize::from(input.u8() % 32);
+    let pieces = input.bytes(count);
+    let bytes = input.rest();
+
+    let mut session = begin(mode, script);
+    let mut whole = Trace::default();
+    whole.feed(&mut session, bytes);
+    let state = session.state();
+
+    let mut session = begin(mode, script);
+    let mut split = Trace::default();
+    let mut rest = bytes;
+    let mut lengths = pieces.iter().cycle();
+    while !rest.is_empty() {
+        let length = lengths.next().map_or(1, |length| usize::from(*length) + 1);
+        let (piece, later) = rest.split_at(length.min(rest.len()));
+        split.feed(&mut session, piece);
+        rest = later;
+    }
+    // Nothing to send and nothing to take is what the whole does with no bytes as well.
+    split.feed(&mut session, b"");
+    assert_eq!(whole, split);
+    assert_eq!(state, session.state());
+});
+
+fn begin(mode: u8, script: &[u8]) -> Session {
+    if mode & 0x80 == 0 {
+        return Session::new(startup(mode), SessionLimits::DEFAULT).expect("a StartupMessage");
+    }
+    let mut session = ready_session(SessionLimits::DEFAULT);
+    for (number, op) in (0_u32..).zip(script) {
+        match op % 5 {
+            4 => session.sync(u64::from(number)).expect("room for 64"),
+            kind => session.submit(statement(kind, i64::from(*op)), number).expect("room for 64"),
+        }
+    }
+    session
+}

@@ -1,0 +1,226 @@
+//! What the fuzz targets share: how their inputs are read, the fixed Startup, backend messages, and
+//! a SCRAM server of their own. Used by `fuzz_targets/` and by the seed recorder; it knows nothing
+//! of libFuzzer, so that the recorder builds without it.
+#![forbid(unsafe_code)]
+
+pub mod scram;
+
+use std::fmt::Display;
+
+use distlock::proto::fault::Fault;
+use distlock::proto::frontend::KeyParameters;
+use distlock::proto::handshake::{Methods, STATEMENTS, Startup};
+use distlock::proto::scram::{IterationLimits, NONCE_ENTROPY};
+use distlock::proto::session::{Event, Session, SessionLimits, Statement};
+use distlock::proto::settings::{SessionSettings, columns};
+use zeroize::Zeroizing;
+
+/// A fuzz input, read from the front. What is beyond the end is zero, so that every input means
+/// something.
+#[derive(Debug, Clone, Copy)]
+pub struct Input<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Input<'a> {
+    /// All of an input.
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes }
+    }
+
+    /// Whether all is read.
+    pub fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    /// The next byte.
+    pub fn u8(&mut self) -> u8 {
+        self.bytes(1).first().copied().unwrap_or(0)
+    }
+
+    /// The next two bytes.
+    pub fn u16(&mut self) -> u16 {
+        u16::from_le_bytes([self.u8(), self.u8()])
+    }
+
+    /// The next bytes, fewer than asked for at the end.
+    pub fn bytes(&mut self, count: usize) -> &'a [u8] {
+        let (taken, rest) = self.rest.split_at(count.min(self.rest.len()));
+        self.rest = rest;
+        taken
+    }
+
+    /// All that is left.
+    pub fn rest(self) -> &'a [u8] {
+        self.rest
+    }
+}
+
+/// The password of every Startup.
+pub const PASSWORD: &str = "pencil";
+
+/// The same for every session, so that recorded SCRAM exchanges can be replayed.
+pub const ENTROPY: [u8; NONCE_ENTROPY] = [0x5a; NONCE_ENTROPY];
+
+/// What the nonce of [`ENTROPY`] looks like in a message.
+pub const NONCE: &str = "WlpaWlpaWlpaWlpaWlpaWlpa";
+
+/// The server process that [`handshake`] announces.
+const PROCESS_ID: i32 = 77;
+
+/// The one Startup; `mask` says which authentication methods are allowed and whether there is a
+/// password.
+pub fn startup(mask: u8) -> Startup {
+    let bit = |n: u8| mask & (1 << n) != 0;
+    Startup {
+        user: "fuzz".into(),
+        database: "postgres".into(),
+        application_name: "distlock-fuzz".into(),
+        password: bit(4).then(|| Zeroizing::new(PASSWORD.into())),
+        methods: Methods { none: bit(0), password: bit(1), md5: bit(2), scram_sha_256: bit(3) },
+        entropy: ENTROPY,
+        // Few, so that an execution stays short: the count is the server's to choose.
+        iterations: IterationLimits { min: 1, max: 16 },
+        settings: SessionSettings {
+            idle_session_timeout_ms: 10_000,
+            tcp_keepalives_idle_s: 2,
+            tcp_keepalives_interval_s: 2,
+            tcp_keepalives_count: 5,
+            tcp_user_timeout_ms: 10_000,
+            client_connection_check_interval_ms: 2_000,
+            tcp: true,
+        },
+    }
+}
+
+/// The mask of [`startup`] that allows everything.
+pub const ANY_METHOD: u8 = 0x1f;
+
+/// A backend message (manual: protocol-message-formats).
+pub fn message(tag: u8, body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(body.len() + 4).expect("a short body");
+    let mut bytes = vec![tag];
+    bytes.extend_from_slice(&length.to_be_bytes());
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+/// A DataRow of these values.
+pub fn data_row(values: &[&[u8]]) -> Vec<u8> {
+    let mut body = u16::try_from(values.len()).expect("few columns").to_be_bytes().to_vec();
+    for value in values {
+        body.extend_from_slice(&u32::try_from(value.len()).expect("short").to_be_bytes());
+        body.extend_from_slice(value);
+    }
+    message(b'D', &body)
+}
+
+/// All that a server sends, with trust, until the session is prepared.
+pub fn handshake() -> Vec<u8> {
+    let pid = PROCESS_ID.to_string();
+    let row = [&*pid, "false", "pg_catalog", "0", "0", "on", "2", "2", "5", "10000", "10s", "2s"];
+    assert_eq!(row.len(), usize::from(columns(15)), "the read-back has changed: follow it here");
+    let row = row.map(str::as_bytes);
+    let mut key = PROCESS_ID.to_be_bytes().to_vec();
+    key.extend_from_slice(&[0; 4]);
+    let mut bytes = message(b'R', &[0; 4]);
+    bytes.extend(message(b'S', b"server_version\x0015.18\0"));
+    bytes.extend(message(b'K', &key));
+    bytes.extend(message(b'Z', b"I"));
+    bytes.extend(message(b'1', b""));
+    bytes.extend(message(b'2', b""));
+    bytes.extend(data_row(&row));
+    bytes.extend(message(b'C', b"SELECT 1\0"));
+    bytes.extend(message(b'Z', b"I"));
+    for _ in STATEMENTS {
+        bytes.extend(message(b'1', b""));
+    }
+    bytes.extend(message(b'Z', b"I"));
+    bytes
+}
+
+/// A session that [`handshake`] has made ready; all it had to send is sent.
+pub fn ready_session(limits: SessionLimits) -> Session {
+    let mut session = Session::new(startup(ANY_METHOD), limits).expect("a StartupMessage");
+    let mut trace = Trace::default();
+    trace.feed(&mut session, &handshake());
+    assert!(matches!(trace.events[..], [Event::Ready(_)]), "not ready: {trace:?}");
+    session
+}
+
+/// One of the four lock statements, by a number.
+pub fn statement(kind: u8, key: i64) -> Statement {
+    let pair = || {
+        let [a, b, c, d, e, f, g, h] = key.to_be_bytes();
+        KeyParameters::Pair(i32::from_be_bytes([a, b, c, d]), i32::from_be_bytes([e, f, g, h]))
+    };
+    match kind % 4 {
+        0 => Statement::TryLock(KeyParameters::Bigint(key)),
+        1 => Statement::Unlock(KeyParameters::Bigint(key)),
+        2 => Statement::TryLock(pair()),
+        _ => Statement::Unlock(pair()),
+    }
+}
+
+/// All that a session said and did.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Trace {
+    /// The events.
+    pub events: Vec<Event>,
+    /// The end, if it has come.
+    pub fault: Option<Fault>,
+    /// What it had to send.
+    pub output: Vec<u8>,
+}
+
+impl Trace {
+    /// Gives the session bytes and does all that follows from them.
+    pub fn feed(&mut self, session: &mut Session, mut bytes: &[u8]) {
+        loop {
+            if self.fault.is_some() {
+                return;
+            }
+            let space = session.space();
+            let count = space.len().min(bytes.len());
+            assert!(count > 0 || bytes.is_empty(), "no space, though events were polled");
+            let (now, later) = bytes.split_at(count);
+            space[..count].copy_from_slice(now);
+            session.filled(count);
+            bytes = later;
+            self.settle(session);
+            if bytes.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// Takes events, derives, and sends, until nothing more happens.
+    fn settle(&mut self, session: &mut Session) {
+        loop {
+            match session.poll_event() {
+                Ok(Some(event)) => self.events.push(event),
+                Ok(None) if session.is_deriving() => {
+                    session.derive(3).expect("a response that fits");
+                }
+                Ok(None) => break,
+                Err(fault) => {
+                    check_text(&fault);
+                    assert!(session.poll_event().is_err(), "a session came back from the dead");
+                    self.fault = Some(fault);
+                    break;
+                }
+            }
+        }
+        self.output.extend_from_slice(session.output());
+        let sent = session.output().len();
+        session.sent(sent);
+        assert!(session.output().is_empty());
+    }
+}
+
+/// A text that may be shown anywhere: bounded, no control characters, and without the password.
+pub fn check_text(error: &impl Display) {
+    let text = error.to_string();
+    assert!(text.len() < 16 * 1024, "{} bytes of text", text.len());
+    assert!(!text.chars().any(char::is_control), "control characters: {text:?}");
+}
