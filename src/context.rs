@@ -15,6 +15,7 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use crate::clock::Time;
+use crate::foreign;
 use crate::slab::{Slab, SlabKey};
 
 mod done;
@@ -50,6 +51,10 @@ pub enum Cause {
 /// A signal that work has to stop, for oneself and for everything that was derived from it.
 ///
 /// Cheap to clone; all clones are the same context.
+///
+/// That the lease of a lock has run out is seen by whoever asks this lock's context, or one derived
+/// from it. The context of a lock of *another* manager below it hears of it once somebody has
+/// asked, or the guard has noticed.
 ///
 /// ```
 /// use distlock::{Cause, Context};
@@ -322,6 +327,10 @@ impl Node {
         } else {
             return None;
         };
+        if cause == Cause::LeaseExpired {
+            // Of a lock itself, too: once doubted, never believed again.
+            self.end_hold(cause);
+        }
         self.finish(cause);
         self.latched()
     }
@@ -339,32 +348,37 @@ impl Node {
     }
 
     /// Marks the node and everything below it as done, and wakes whoever waits. The first cause
-    /// stands.
+    /// stands. Not recursive: a chain of contexts may be longer than the stack is deep.
     fn finish(&self, cause: Cause) {
+        let mut children = Vec::new();
+        self.finish_one(cause, &mut children);
+        while let Some(child) = children.pop() {
+            child.finish_one(cause, &mut children);
+        }
+    }
+
+    fn finish_one(&self, cause: Cause, children: &mut Vec<Arc<Self>>) {
         let code = code_of(cause);
         let latch = self.cause.compare_exchange(LIVE, code, Ordering::AcqRel, Ordering::Acquire);
         if latch.is_err() {
             return;
         }
-        // One at a time, with the lock let go in between: wakers and children are foreign code.
+        let parent = {
+            let mut links = self.links();
+            if links.sleepers > 0 {
+                self.changed.notify_all();
+            }
+            links.parent.take()
+        };
+        // One at a time, with the lock let go in between: wakers are foreign code.
         loop {
             let watcher = self.links().watchers.pop();
             match watcher {
-                Some(Watcher::Child(child)) => {
-                    if let Some(child) = child.upgrade() {
-                        child.finish(cause);
-                    }
-                }
-                Some(Watcher::Waker(waker)) => waker.wake(),
+                Some(Watcher::Child(child)) => children.extend(child.upgrade()),
+                Some(Watcher::Waker(waker)) => foreign::wake(waker),
                 None => break,
             }
         }
-        let mut links = self.links();
-        let parent = links.parent.take();
-        if links.sleepers > 0 {
-            self.changed.notify_all();
-        }
-        drop(links);
         if let Some((parent, key)) = parent {
             let entry = parent.links().watchers.remove(key);
             drop(entry);
@@ -375,9 +389,15 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         let links = self.links.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if let Some((parent, key)) = links.parent.take() {
+        let mut above = links.parent.take();
+        // Not recursive, like `finish`: the last child takes the whole chain with it.
+        while let Some((parent, key)) = above {
             let entry = parent.links().watchers.remove(key);
             drop(entry);
+            above = Arc::into_inner(parent).and_then(|mut node| {
+                let links = node.links.get_mut().unwrap_or_else(PoisonError::into_inner);
+                links.parent.take()
+            });
         }
     }
 }

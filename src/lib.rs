@@ -72,6 +72,7 @@ mod clock;
 mod config;
 mod context;
 mod error;
+mod foreign;
 mod guard;
 mod key;
 mod lock;

@@ -165,8 +165,12 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
+        // A lock that the guard has seen lost is not known there any more. A lease that ran out is
+        // only our own doubt.
+        let fate = self.context.fate();
+        let is_gone = fate.is_some_and(|cause| cause != Cause::LeaseExpired);
         self.let_go();
-        if let Some(hold) = self.hold.take() {
+        if let Some(hold) = self.hold.take().filter(|_| !is_gone) {
             self.drive.slots().release(hold);
             self.drive.kick_release();
         }

@@ -18,6 +18,7 @@ use std::thread::Thread;
 use crate::clock::Time;
 use crate::context::Context;
 use crate::error::Error;
+use crate::foreign;
 use crate::key::Key;
 
 /// The guard, as callers see it.
@@ -239,11 +240,10 @@ impl Slots {
 
     /// Sets who is to be woken, for a task that is polled by another waker than before.
     pub(crate) fn set_task(&self, ticket: Ticket, waker: &Waker) {
-        let mut state = self.slot(ticket.slot);
-        match &mut state.waiter {
-            Some(Waiter::Task(task)) => task.clone_from(waker),
-            waiter => *waiter = Some(Waiter::Task(waker.clone())),
-        }
+        // Cloning a waker and dropping one is foreign code: neither is done under the lock.
+        let task = Waiter::Task(waker.clone());
+        let former = self.slot(ticket.slot).waiter.replace(task);
+        drop(former);
     }
 
     /// Queues the release of a held lock; never fails.
@@ -368,7 +368,7 @@ fn wake(state: MutexGuard<'_, Slot>) {
         Some(Waiter::Task(waker)) => {
             let waker = waker.clone();
             drop(state);
-            waker.wake();
+            foreign::wake(waker);
         }
         None => {}
     }

@@ -10,6 +10,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use crate::clock::Time;
+use crate::foreign;
 
 /// A wake-up that is cancelled when it is dropped.
 #[derive(Debug)]
@@ -79,7 +80,7 @@ fn run() {
                 let waker = alarms.due.pop_first();
                 drop(alarms);
                 if let Some((_, waker)) = waker {
-                    waker.wake();
+                    foreign::wake(waker);
                 }
                 alarms = self::alarms();
             }

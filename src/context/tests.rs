@@ -124,6 +124,46 @@ fn an_expired_lease_is_never_believed_again() {
     assert_eq!(context.fate(), Some(Cause::LeaseExpired));
 }
 
+/// I8.
+#[test]
+fn who_was_told_of_an_expired_lease_does_not_hold_the_lock_again() {
+    let mut hold = HoldContext::new();
+    let lease = lease(Duration::ZERO);
+    assert!(hold.renew(&Context::background(), &lease));
+    let context = hold.context();
+    assert_eq!(context.err(), Some(Cause::LeaseExpired));
+    lease.store(Time::now().after(Duration::from_secs(60)).as_nanos(), Ordering::Release);
+    assert_eq!(context.hold_remaining(), Duration::ZERO);
+}
+
+#[test]
+fn a_chain_of_contexts_may_be_longer_than_the_stack_is_deep() {
+    let (root, canceler) = Context::background().with_cancel();
+    let chain = || (0..100_000).fold(root.clone(), |context, _| context.with_cancel().0);
+    drop(chain());
+    let last = chain();
+    canceler.cancel();
+    assert_eq!(last.err(), Some(Cause::Canceled));
+}
+
+#[test]
+fn a_panic_in_one_waker_keeps_nobody_else_from_being_woken() {
+    struct Panic;
+    impl Wake for Panic {
+        fn wake(self: Arc<Self>) {
+            panic!("not ours");
+        }
+    }
+    let (context, canceler) = Context::background().with_cancel();
+    let child = context.with_timeout(Duration::from_secs(60));
+    let count = Arc::new(Count::default());
+    context.watch(&Waker::from(Arc::clone(&count))).expect("live");
+    context.watch(&Waker::from(Arc::new(Panic))).expect("live");
+    context.watch(&Waker::from(Arc::clone(&count))).expect("live");
+    canceler.cancel();
+    assert_eq!((count.0.load(Ordering::SeqCst), child.err()), (2, Some(Cause::Canceled)));
+}
+
 #[test]
 fn a_cancelled_requester_still_holds_the_lock() {
     let (parent, canceler) = Context::background().with_cancel();

@@ -252,21 +252,22 @@ impl Core {
             let error = convert::connect_timeout(self.config.connect_timeout, state);
             return Some(self.fail(now, Cause::ConnectionLost, error, sink));
         }
-        if let Link::Ready { session, lease } = &self.link {
-            if let Some(mark) = session.oldest_mark() {
-                if now >= lease.overdue_at(Time::from_nanos(mark)) {
-                    let error = Error::Lost {
-                        cause: Cause::ReplyOverdue,
-                        outcome: crate::error::Outcome::Unknown,
-                    };
-                    return Some(self.fail(now, Cause::ReplyOverdue, error, sink));
-                }
-            }
+        if self.is_overdue(now) {
+            let error =
+                Error::Lost { cause: Cause::ReplyOverdue, outcome: crate::error::Outcome::Unknown };
+            return Some(self.fail(now, Cause::ReplyOverdue, error, sink));
         }
         if now >= self.ledger.next_retry() {
             self.ledger.retry(now, sink);
         }
         None
+    }
+
+    /// Whether the server has not answered in time.
+    pub(crate) fn is_overdue(&self, now: Time) -> bool {
+        let Link::Ready { session, lease } = &self.link else { return false };
+        let mark = session.oldest_mark();
+        mark.is_some_and(|mark| now >= lease.overdue_at(Time::from_nanos(mark)))
     }
 
     /// When [`Core::handle_timeout`] or [`Core::encode`] has to be called at the latest.

@@ -97,18 +97,18 @@ impl Sink for Settler<'_> {
         let renewed = held.renew(&parent, &self.shared.lease_until);
         debug_assert!(renewed, "unused contexts are unshared");
         let context = held.context();
-        let answer = Ok(Some(Grant { hold, context: context.clone() }));
-        if self.shared.slots.answer(ticket, answer).is_err() {
-            held.finish(Cause::Released);
-            return false;
-        }
         let place = hold.index as usize;
         if self.holds.held.len() <= place {
             self.holds.held.resize_with(place + 1, || None);
         }
         let alarm = self.watch(hold, &context);
+        // In its place before anybody hears of it: a loss must find it.
         self.holds.held[place] = Some(Held { context: held, _alarm: alarm });
-        true
+        let wanted = self.shared.slots.answer(ticket, Ok(Some(Grant { hold, context }))).is_ok();
+        if !wanted {
+            self.retire(hold, Cause::Released);
+        }
+        wanted
     }
 
     fn refused(&mut self, ticket: Ticket) {

@@ -99,6 +99,9 @@ const WAKER: Token = Token(1);
 /// How often the thread looks whether callers are still at work.
 const STAND_ASIDE: Duration = Duration::from_millis(2);
 
+/// The longest pause, while one caller waits for a slow server.
+const STAND_ASIDE_MAX: Duration = Duration::from_millis(64);
+
 /// How long closing waits for the thread at the longest. The thread never waits for the server, so
 /// it needs far less; the limit is for a caller that closes from inside a waker.
 const JOIN_MAX: Duration = Duration::from_millis(900);
@@ -207,13 +210,22 @@ fn core_config(config: &Config) -> CoreConfig {
 fn run(shared: &Shared, mut poll: Poll) {
     let mut events = Events::with_capacity(8);
     let mut readable = true;
+    let mut pause = STAND_ASIDE;
     while !shared.closing.load(Ordering::SeqCst) {
         if !shared.thread_turn(readable) {
             // Callers are at work: once they have gone, what they left in the socket is ours.
-            shared.stand_aside();
+            if shared.slots.has_submissions() {
+                shared.nudge_driver();
+            }
+            let drives = shared.drives.load(Ordering::SeqCst);
+            shared.stand_aside(pause);
+            // As long as it is one and the same caller, there is less and less reason to look.
+            let same = shared.drives.load(Ordering::SeqCst) == drives;
+            pause = if same { (pause * 2).min(STAND_ASIDE_MAX) } else { STAND_ASIDE };
             readable = true;
             continue;
         }
+        pause = STAND_ASIDE;
         let until = Time::from_nanos(shared.sleeps_until.load(Ordering::SeqCst));
         let span = until.since(Time::now());
         let timeout = if until == Time::NEVER { None } else { Some(span) };

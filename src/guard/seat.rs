@@ -4,10 +4,11 @@
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering, fence};
 use std::sync::{Arc, MutexGuard, PoisonError, TryLockError, Weak};
 use std::task::{Wake, Waker};
 use std::thread::Thread;
+use std::time::Duration;
 
 use super::rhythm::FOLLOWS_WITHIN;
 use super::stream::Ready;
@@ -28,6 +29,8 @@ const BUSY: u8 = 0;
 const WATCHING: u8 = 1;
 /// Out of the callers' way, with a look at the queue now and then.
 const ASIDE: u8 = 2;
+/// The same, but with long pauses, since one caller waits for a slow server.
+const AWAY: u8 = 3;
 
 impl Watch {
     pub(super) const fn new() -> Self {
@@ -62,7 +65,7 @@ impl Shared {
             self.sleeps_until.store(seat.guard.next_timeout().as_nanos(), Ordering::SeqCst);
             let driver = seat.guard.next_driver(&self.slots);
             drop(seat);
-            if self.slots.has_submissions() {
+            if self.has_more() {
                 match self.try_seat() {
                     Some(again) => seat = again,
                     None => return false,
@@ -80,11 +83,12 @@ impl Shared {
 
     /// Sleeps until callers no longer come and go, somebody calls for the thread, or a release has
     /// waited for too long.
-    pub(super) fn stand_aside(&self) {
-        self.watch.place.store(ASIDE, Ordering::SeqCst);
+    pub(super) fn stand_aside(&self, pause: Duration) {
+        let place = if pause <= STAND_ASIDE { ASIDE } else { AWAY };
+        self.watch.place.store(place, Ordering::SeqCst);
         loop {
             let before = self.drives.load(Ordering::SeqCst);
-            std::thread::park_timeout(STAND_ASIDE);
+            std::thread::park_timeout(pause);
             let called = self.thread_called.swap(false, Ordering::SeqCst);
             let closing = self.closing.load(Ordering::SeqCst);
             let quiet = self.drives.load(Ordering::SeqCst) == before;
@@ -109,11 +113,20 @@ impl Shared {
     }
 
     fn try_seat(&self) -> Option<MutexGuard<'_, Seat>> {
+        // What was queued before is visible to who leaves the seat after this has failed: with the
+        // fence in `has_more`, one of the two sees the other.
+        fence(Ordering::SeqCst);
         match self.seat.try_lock() {
             Ok(seat) => Some(seat),
             Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
             Err(TryLockError::WouldBlock) => None,
         }
+    }
+
+    /// Whether something was queued; asked after the seat was given up.
+    fn has_more(&self) -> bool {
+        fence(Ordering::SeqCst);
+        self.slots.has_submissions()
     }
 
     /// Gives the seat up and sees to it that whoever still waits is looked after.
@@ -123,7 +136,7 @@ impl Shared {
             let waited_for = seat.guard.core.active() > 0;
             let due = seat.guard.next_timeout();
             drop(seat);
-            if self.slots.has_submissions() {
+            if self.has_more() {
                 // If somebody else has the seat by now, that one will look when it leaves.
                 let Some(again) = self.try_seat() else { return };
                 seat = again;
@@ -134,6 +147,8 @@ impl Shared {
                 self.slots.wake_owner(slot);
             } else if waited_for && !self.watch.is(WATCHING) {
                 // Tasks wait, and the thread may stand aside.
+                self.call_thread();
+            } else if self.watch.is(AWAY) {
                 self.call_thread();
             }
             if due.as_nanos() < self.sleeps_until.load(Ordering::SeqCst) {
@@ -154,7 +169,7 @@ impl Shared {
     }
 
     /// Wakes a caller that sleeps with the seat.
-    fn nudge_driver(&self) {
+    pub(super) fn nudge_driver(&self) {
         if self.driver_sleeps.swap(false, Ordering::SeqCst) {
             // A full pipe wakes just as well.
             let _ = (&self.driver_waker).write(&[0]);
@@ -162,11 +177,12 @@ impl Shared {
     }
 
     /// Sleeps with the seat until the socket is ready, a deadline has come, or somebody nudges.
-    fn sleep_with_seat(&self, seat: &Seat, now: Time, limit: Time) -> Reading {
+    fn sleep_with_seat(&self, seat: &Seat, ticket: Ticket, now: Time, limit: Time) -> Reading {
         let Some(stream) = &seat.guard.stream else { return Reading::Nothing };
         self.driver_sleeps.store(true, Ordering::SeqCst);
         // Looked at after the flag was set: who queues later sees the flag and nudges.
-        if self.slots.has_submissions() || self.closing.load(Ordering::SeqCst) {
+        let is_wanted = self.slots.has_submissions() || self.slots.has_news(ticket);
+        if is_wanted || self.closing.load(Ordering::SeqCst) {
             self.driver_sleeps.store(false, Ordering::SeqCst);
             return Reading::Nothing;
         }
@@ -230,7 +246,7 @@ impl Drive for Shared {
             if now >= limit {
                 break;
             }
-            let reading = self.sleep_with_seat(&seat, now, limit);
+            let reading = self.sleep_with_seat(&seat, ticket, now, limit);
             seat.guard.turn(self, Time::now(), reading);
         }
         self.leave(seat);

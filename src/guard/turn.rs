@@ -62,6 +62,9 @@ impl Guard {
     pub(crate) fn turn(&mut self, shared: &Shared, now: Time, reading: Reading) {
         self.unfinished = false;
         self.take_submissions(shared);
+        // An answer that lies in the socket is not overdue, however late this turn is: after a
+        // pause of the process, what has come is read before anything is given up.
+        let reading = if self.core.is_overdue(now) { Reading::Drain } else { reading };
         if reading != Reading::Nothing {
             self.read(shared, now, reading);
         }
