@@ -9,13 +9,8 @@
 mod support;
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::future::{Future, IntoFuture};
-use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
-use std::task::{Context as TaskContext, Poll, Wake, Waker};
-use std::thread::Thread;
 use std::time::Duration;
 
 use distlock::{Context, Manager};
@@ -68,36 +63,6 @@ fn count(name: &str, mut cycle: impl FnMut()) -> u64 {
     allocations
 }
 
-/// Polls a future on this thread; the waker is made once and used again.
-struct Executor {
-    waker: Waker,
-}
-
-struct Unpark(Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
-}
-
-impl Executor {
-    fn new() -> Self {
-        Self { waker: Waker::from(Arc::new(Unpark(std::thread::current()))) }
-    }
-
-    fn block_on<F: IntoFuture>(&self, future: F) -> F::Output {
-        let mut future = pin!(future.into_future());
-        let mut context = TaskContext::from_waker(&self.waker);
-        loop {
-            match future.as_mut().poll(&mut context) {
-                Poll::Ready(output) => return output,
-                Poll::Pending => std::thread::park(),
-            }
-        }
-    }
-}
-
 #[test]
 fn a_cycle_allocates_nothing() {
     let cluster = support::TempCluster::start();
@@ -105,7 +70,7 @@ fn a_cycle_allocates_nothing() {
     let other = Manager::connect(cluster.url()).expect("a second session");
     let background = Context::background();
     let (parent, _canceler) = background.with_cancel();
-    let executor = Executor::new();
+    let waker = support::unparker();
     let _taken = other.try_lock(&background, 2).expect("an answer").expect("it is free");
     let mut total = 0;
 
@@ -144,10 +109,13 @@ fn a_cycle_allocates_nothing() {
         }
     });
     total += count("awaited and granted", || {
-        drop(executor.block_on(manager.acquire(1).context(&background)).expect("it is free"));
+        drop(
+            support::block_on_with(&waker, manager.acquire(1).context(&background))
+                .expect("it is free"),
+        );
     });
     total += count("awaited and refused", || {
-        let refused = executor.block_on(manager.acquire(2).try_async());
+        let refused = support::block_on_with(&waker, manager.acquire(2).try_async());
         assert!(refused.expect("an answer").is_none());
     });
     total += hand_over(&manager, &background);

@@ -4,14 +4,14 @@
 mod support;
 
 use std::future::{Future, IntoFuture};
-use std::pin::{Pin, pin};
-use std::sync::Arc;
-use std::task::{self, Poll, Wake, Waker};
-use std::thread::{self, Thread};
+use std::pin::Pin;
+use std::task::{self, Poll, Waker};
 use std::time::Duration;
 
 use distlock::{Acquiring, Config, Context, Error, Key, Lock, Manager};
-use support::{Sql, TempCluster, pg_locks_advisory, shared_cluster, unique_key, wait_until};
+use support::{
+    Sql, TempCluster, block_on, pg_locks_advisory, shared_cluster, unique_key, wait_until,
+};
 
 /// Nothing here takes this long; a test that hangs fails instead.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -26,26 +26,6 @@ fn connect(config: Config) -> Manager {
 
 fn lock(manager: &Manager, key: i64) -> Lock {
     manager.try_lock(&Context::background(), key).expect("answers").expect("free")
-}
-
-fn waker() -> Waker {
-    struct Unpark(Thread);
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    Waker::from(Arc::new(Unpark(thread::current())))
-}
-
-fn block_on<F: Future>(future: F) -> F::Output {
-    let (mut future, waker) = (pin!(future), waker());
-    loop {
-        match future.as_mut().poll(&mut task::Context::from_waker(&waker)) {
-            Poll::Ready(output) => return output,
-            Poll::Pending => thread::park_timeout(LIMIT),
-        }
-    }
 }
 
 /// A request that was polled once; what it ended with, if it did.

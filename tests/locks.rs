@@ -4,16 +4,15 @@
 mod support;
 
 use std::future::{Future, IntoFuture};
-use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::channel;
-use std::task::{self, Poll, Wake, Waker};
-use std::thread::{self, Thread};
+use std::task::{self, Poll, Waker};
+use std::thread;
 use std::time::Duration;
 
 use distlock::{Cause, Config, Context, Error, Key, Lock, Manager};
-use support::{pg_locks_advisory, shared_cluster, unique_key, wait_until};
+use support::{block_on, pg_locks_advisory, shared_cluster, unique_key, unparker, wait_until};
 
 /// Nothing here takes this long; a test that hangs fails instead.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -40,28 +39,6 @@ fn locked_of(keys: &[i64]) -> Vec<i64> {
 
 fn try_lock(manager: &Manager, key: impl Into<Key>) -> Option<Lock> {
     manager.try_lock(&Context::background(), key).expect("the server answers")
-}
-
-/// Unparks the thread that made it.
-fn unparker() -> Waker {
-    struct Unpark(Thread);
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    Waker::from(Arc::new(Unpark(thread::current())))
-}
-
-/// The least executor: polls in this thread, and parks it in between.
-fn block_on<F: Future>(future: F) -> F::Output {
-    let (mut future, waker) = (pin!(future), unparker());
-    loop {
-        match future.as_mut().poll(&mut task::Context::from_waker(&waker)) {
-            Poll::Ready(output) => return output,
-            Poll::Pending => thread::park(),
-        }
-    }
 }
 
 type Asking = Pin<Box<dyn Future<Output = Result<Option<Lock>, Error>> + Send>>;

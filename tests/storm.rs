@@ -5,15 +5,14 @@
 mod support;
 
 use std::future::{Future, IntoFuture};
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context as TaskContext, Poll, Wake, Waker};
-use std::thread::{self, Thread};
-use std::time::{Duration, Instant};
+use std::task::{Context as TaskContext, Waker};
+use std::thread;
+use std::time::Duration;
 
 use distlock::{Canceler, Config, Context, Error, Lock, Manager};
-use support::{TempCluster, pg_locks_advisory, wait_until};
+use support::{TempCluster, await_for, pg_locks_advisory, wait_until};
 
 const THREADS: u64 = 10;
 const ROUNDS: u64 = 400;
@@ -73,27 +72,6 @@ impl Random {
 
     fn microseconds(&mut self, bound: u64) -> Duration {
         Duration::from_micros(self.below(bound))
-    }
-}
-
-struct Unpark(Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
-}
-
-/// Awaits a future on this thread for a while; drops it then, wherever it is.
-fn await_for<F: IntoFuture>(future: F, span: Duration) -> Option<F::Output> {
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    let mut future = pin!(future.into_future());
-    let end = Instant::now() + span;
-    loop {
-        if let Poll::Ready(output) = future.as_mut().poll(&mut TaskContext::from_waker(&waker)) {
-            return Some(output);
-        }
-        thread::park_timeout(end.checked_duration_since(Instant::now())?);
     }
 }
 
@@ -209,7 +187,9 @@ impl Storm {
         for worker in workers {
             worker.join().expect("no panic in the storm");
         }
-        killer.map(|killer| killer.join().expect("no panic"));
+        if let Some(killer) = killer {
+            killer.join().expect("no panic");
+        }
 
         let mut sql = cluster.sql();
         wait_until("the last release", HANG, || pg_locks_advisory(&mut sql).is_empty());

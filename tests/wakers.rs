@@ -66,9 +66,8 @@ fn a_panicking_waker_does_not_end_the_guard() {
     drop(future);
     // The guard's thread answers a task only if it lives.
     let (sender, receiver) = channel();
-    let other = manager.clone();
     thread::spawn(move || {
-        let mut future = Box::pin(other.acquire(unique_key()).into_future());
+        let mut future = Box::pin(manager.acquire(unique_key()).into_future());
         while poll(&mut future, Waker::noop()).is_pending() {
             thread::yield_now();
         }

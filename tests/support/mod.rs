@@ -13,10 +13,12 @@
 #![allow(unused_imports, reason = "each binary uses a part of it")]
 
 mod cluster;
+mod executor;
 mod scratch;
 mod sql;
 
 pub use cluster::{Builder, StopMode, TempCluster};
+pub use executor::{await_for, block_on, block_on_with, unparker};
 pub use sql::{Row, Sql, SqlFailure};
 
 use std::sync::OnceLock;

@@ -1,0 +1,48 @@
+//! The least executor: polls in the calling thread and parks it in between.
+
+use std::future::{Future, IntoFuture};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+/// Unparks the thread that made it.
+pub fn unparker() -> Waker {
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    Waker::from(Arc::new(Unpark(thread::current())))
+}
+
+/// Awaits a future.
+pub fn block_on<F: IntoFuture>(future: F) -> F::Output {
+    block_on_with(&unparker(), future)
+}
+
+/// Awaits a future with a waker that was made before, so that nothing is allocated here.
+pub fn block_on_with<F: IntoFuture>(waker: &Waker, future: F) -> F::Output {
+    let mut future = pin!(future.into_future());
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(waker)) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => thread::park(),
+        }
+    }
+}
+
+/// Awaits a future for a while; drops it then, wherever it is.
+pub fn await_for<F: IntoFuture>(future: F, span: Duration) -> Option<F::Output> {
+    let waker = unparker();
+    let mut future = pin!(future.into_future());
+    let end = Instant::now() + span;
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return Some(output);
+        }
+        thread::park_timeout(end.checked_duration_since(Instant::now())?);
+    }
+}
