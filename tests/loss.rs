@@ -5,16 +5,16 @@ mod support;
 
 use std::future::{Future, IntoFuture};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::channel;
-use std::task::{self, Poll, Wake, Waker};
-use std::thread::{self, Thread};
+use std::task::{self, Waker};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use distlock::{Acquiring, Cause, Config, Context, Error, Lock, Manager, Outcome};
-use support::{StopMode, TempCluster, pg_locks_advisory, wait_until};
+use support::{StopMode, TempCluster, block_on, pg_locks_advisory, wait_until};
 
 /// Nothing here takes this long; a test that hangs fails instead.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -58,34 +58,14 @@ fn lock_when_back(manager: &Manager, key: i64) -> Lock {
     lock.expect("just locked")
 }
 
-fn signal(pid: impl ToString, name: &str) {
-    let kill = format!("kill -s {name} {}", pid.to_string());
-    let status = Command::new("/bin/sh").args(["-c", &kill]).status().expect("a shell");
-    assert!(status.success(), "{kill}");
+fn signal(pid: impl std::fmt::Display, name: &str) {
+    assert!(support::signal(&pid, name), "no process {pid}");
 }
 
 /// The backend that holds the key.
 fn backend_of(cluster: &TempCluster, key: i64) -> i32 {
     let held = pg_locks_advisory(&mut cluster.sql());
     held.iter().find(|(locked, _)| *locked == key).expect("locked").1
-}
-
-fn block_on<F: Future>(future: F) -> F::Output {
-    struct Unpark(Thread);
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    let (mut future, begin) = (pin!(future), Instant::now());
-    loop {
-        match future.as_mut().poll(&mut task::Context::from_waker(&waker)) {
-            Poll::Ready(output) => return output,
-            Poll::Pending => thread::park_timeout(LIMIT),
-        }
-        assert!(begin.elapsed() < LIMIT, "the request does not end");
-    }
 }
 
 /// A request for a lock that was asked for, and is not answered yet.

@@ -64,7 +64,7 @@ impl Findings {
 }
 
 fn is_test(path: &str) -> bool {
-    path.ends_with("/tests.rs")
+    path.ends_with("/tests.rs") || path.contains("/tests/")
 }
 
 #[test]

@@ -185,10 +185,7 @@ fn a_cancellation_is_noticed_while_the_server_is_silent() {
     let manager = Manager::connect(config).expect("a session");
     let pid = "select pid from pg_stat_activity where application_name = 'distlock'";
     let pid = cluster.sql().value(pid).expect("the manager's session");
-    let signal = |name: &str| {
-        let status = std::process::Command::new("kill").args([name, &pid]).status();
-        assert!(status.expect("kill runs").success());
-    };
+    let signal = |name: &str| assert!(support::signal(&pid, name), "the backend is there");
     let (jobs, queue) = channel::<Context>();
     let begun = Arc::new(AtomicU64::new(0));
     let (told, ended) = channel();
@@ -204,7 +201,7 @@ fn a_cancellation_is_noticed_while_the_server_is_silent() {
     });
     let mut count = 0_u64;
     for _ in 0..30 {
-        signal("-STOP");
+        signal("STOP");
         for _ in 0..100 {
             let (context, canceler) = Context::background().with_cancel();
             jobs.send(context).expect("the worker listens");
@@ -220,11 +217,11 @@ fn a_cancellation_is_noticed_while_the_server_is_silent() {
             canceler.cancel();
             let granted = ended.recv_timeout(HANG);
             if granted.is_err() {
-                signal("-CONT");
+                signal("CONT");
             }
             assert!(!granted.expect("the cancellation is noticed"), "the server is stopped");
         }
-        signal("-CONT");
+        signal("CONT");
         wait_until("the server's answers", HANG, || {
             manager.try_lock(&Context::background(), 1).is_ok_and(|lock| lock.is_some())
         });

@@ -19,6 +19,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::scratch::{Scratch, ServerUser, State};
+use super::signal;
 use super::sql::{Sql, SqlFailure};
 
 /// A start takes a fraction of a second; this is for a machine that is busy elsewhere.
@@ -202,7 +203,8 @@ impl TempCluster {
     /// [`start_again`](Self::start_again).
     pub fn stop(&mut self, mode: StopMode) {
         let child = self.server.as_mut().expect("stop: the server does not run");
-        signal(self.pid, mode.signal());
+        // A process that has ended meanwhile is what is waited for anyway.
+        let _ = signal(self.pid, mode.signal());
         if wait_exit(child, STOP_LIMIT) {
             self.server = None;
             self.scratch.tell(State::Quiet);
@@ -215,7 +217,8 @@ impl TempCluster {
     /// later.
     pub fn kill9_postmaster(&mut self) {
         let child = self.server.as_mut().expect("kill9_postmaster: the server does not run");
-        signal(self.pid, "KILL");
+        // A process that has ended meanwhile is what is waited for anyway.
+        let _ = signal(self.pid, "KILL");
         assert!(wait_exit(child, STOP_LIMIT), "a process survived SIGKILL");
         self.server = None;
         self.scratch.tell(State::Quiet);
@@ -291,7 +294,8 @@ impl Drop for TempCluster {
     fn drop(&mut self) {
         // No panic in here: a drop may be part of one. What fails is left to the watchdog.
         if let Some(child) = &mut self.server {
-            signal(self.pid, StopMode::Immediate.signal());
+            // A process that has ended meanwhile is what is waited for anyway.
+            let _ = signal(self.pid, StopMode::Immediate.signal());
             if wait_exit(child, STOP_LIMIT) {
                 self.scratch.tell(State::Quiet);
             }
@@ -393,14 +397,6 @@ fn wait_exit(child: &mut Child, limit: Duration) -> bool {
         }
     }
     false
-}
-
-/// Sends a signal, by the shell: std has no call for it, and not every system has the program.
-fn signal(pid: u32, name: &str) {
-    let mut command = Command::new("/bin/sh");
-    command.args(["-c", "kill -s \"$1\" \"$2\"", "sh", name, &pid.to_string()]);
-    // A process that has ended meanwhile is what the caller waits for anyway.
-    let _ = command.output();
 }
 
 /// Takes the command, since the handle of [`Scratch::hold`] in it has to be closed when we

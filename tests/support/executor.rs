@@ -18,10 +18,14 @@ pub fn unparker() -> Waker {
     Waker::from(Arc::new(Unpark(thread::current())))
 }
 
-/// Awaits a future.
+/// Awaits a future; one that hangs fails the test.
+#[track_caller]
 pub fn block_on<F: IntoFuture>(future: F) -> F::Output {
-    block_on_with(&unparker(), future)
+    await_for(future, HANG).expect("the future ends")
 }
+
+/// Nothing in a test takes this long.
+const HANG: Duration = Duration::from_secs(60);
 
 /// Awaits a future with a waker that was made before, so that nothing is allocated here.
 pub fn block_on_with<F: IntoFuture>(waker: &Waker, future: F) -> F::Output {

@@ -56,6 +56,15 @@ pub fn wait_until(what: &str, limit: Duration, mut f: impl FnMut() -> bool) {
     }
 }
 
+/// Sends a signal, by the shell: std has no call for it, and not every system has the program.
+/// Says whether the process was there.
+#[must_use]
+pub fn signal(pid: impl std::fmt::Display, name: &str) -> bool {
+    let kill = format!("kill -s {name} {pid}");
+    let status = std::process::Command::new("/bin/sh").args(["-c", &kill]).status();
+    status.expect("every system has a shell").success()
+}
+
 /// The bigint advisory locks that are held in the database of `sql`, each with the pid of its
 /// backend, in the order of the keys (manual: view-pg-locks).
 pub fn pg_locks_advisory(sql: &mut Sql) -> Vec<(i64, i32)> {
