@@ -189,11 +189,14 @@ impl Context {
     /// background, or a context that is done already.
     pub(crate) fn watch(&self, waker: &Waker) -> Option<WatchKey> {
         let node = self.node.as_ref()?;
+        // Cloned before the lock is taken: it is foreign code.
+        let watcher = Watcher::Waker(waker.clone());
         let mut links = node.links();
         if node.latched().is_some() {
+            drop(links);
             return None;
         }
-        Some(WatchKey(links.watchers.insert(Watcher::Waker(waker.clone()))))
+        Some(WatchKey(links.watchers.insert(watcher)))
     }
 
     /// The inverse of [`Context::watch`].

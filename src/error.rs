@@ -44,6 +44,17 @@ pub enum Error {
         source: Option<Arc<io::Error>>,
     },
 
+    /// The connection that was there is no more.
+    #[error("the connection to {address} ended: {reason}")]
+    Disconnected {
+        /// The host and port, or the socket's path.
+        address: Box<str>,
+        /// What ended it.
+        reason: Box<str>,
+        /// The operating system's error, where there was one.
+        source: Option<Arc<io::Error>>,
+    },
+
     /// The server and this program could not agree on who they are.
     #[error("authentication failed: {0}")]
     Auth(Box<str>),
@@ -53,7 +64,7 @@ pub enum Error {
     Protocol(Box<str>),
 
     /// The server answered with an error of its own.
-    #[error("the server reported {sqlstate}: {message}")]
+    #[error("the server reported {sqlstate}: {message}{}", advice(*sqlstate))]
     Server {
         /// The five-character code of the error.
         sqlstate: SqlState,
@@ -291,6 +302,19 @@ impl fmt::Display for SqlState {
 impl fmt::Debug for SqlState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SqlState({})", self.as_str())
+    }
+}
+
+/// What to do about the errors that a user meets at connect.
+fn advice(sqlstate: SqlState) -> &'static str {
+    match sqlstate.as_str() {
+        "28P01" => "; check the user and the password",
+        "28000" => "; check the user and the database, and the server's pg_hba.conf",
+        "3D000" => "; check dbname, or create the database",
+        "42501" => "; grant the role what it lacks, or use another one",
+        "53300" => "; close connections, or raise max_connections on the server",
+        "57P03" => "; the server starts or stops, try again later",
+        _ => "",
     }
 }
 

@@ -47,7 +47,7 @@ impl Manager {
     /// # Errors
     ///
     /// [`Error::Config`] when the configuration cannot be used, or the reason why there is no
-    /// session. Nothing is left running then.
+    /// session. Nothing is left running then, but for a thread that hangs in the system's resolver.
     ///
     /// ```no_run
     /// use distlock::{Config, Manager};

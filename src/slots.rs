@@ -361,14 +361,17 @@ impl Slots {
     }
 }
 
-/// Wakes a slot's owner. A task's waker is foreign code: it is called without the lock.
-fn wake(state: MutexGuard<'_, Slot>) {
+/// Wakes a slot's owner. A task's waker is foreign code: it is taken out, and called without the
+/// lock. The task leaves a new one when it is polled.
+fn wake(mut state: MutexGuard<'_, Slot>) {
     match &state.waiter {
         Some(Waiter::Thread(thread)) => thread.unpark(),
-        Some(Waiter::Task(waker)) => {
-            let waker = waker.clone();
+        Some(Waiter::Task(_)) => {
+            let waiter = state.waiter.take();
             drop(state);
-            foreign::wake(waker);
+            if let Some(Waiter::Task(waker)) = waiter {
+                foreign::wake(waker);
+            }
         }
         None => {}
     }

@@ -28,11 +28,13 @@ pub(crate) fn wake_at(time: Time, waker: &Waker) -> Option<Alarm> {
         // never wrong: a deadline is compared with the clock wherever it matters.
         let _ = std::thread::Builder::new().name("distlock-timer".into()).spawn(run);
     });
+    // Cloned before the lock is taken: it is foreign code.
+    let waker = waker.clone();
     let mut alarms = alarms();
     alarms.next_id += 1;
     let id = (time, alarms.next_id);
     let is_first = alarms.due.first_key_value().is_none_or(|(first, _)| id < *first);
-    alarms.due.insert(id, waker.clone());
+    alarms.due.insert(id, waker);
     drop(alarms);
     if is_first {
         CHANGED.notify_one();

@@ -149,8 +149,9 @@ impl<'a> Pairs<'a> {
             return Ok(&rest[..end]);
         }
         refuse(format_args!(
-            "the connection string has no `=` after the word at byte {}; expected name=value \
-             pairs, with a value in single quotes if it contains spaces",
+            "the connection string has no `=` after the word at byte {}; expected a URL such as \
+             postgres://user@host/dbname, or name=value pairs, with a value in single quotes if \
+             it contains spaces",
             start + 1
         ))
     }

@@ -78,7 +78,7 @@ impl Keyword {
 /// Variables of libpq that change which server is reached, or how safely. Passing over them would
 /// lock in the wrong place, or with less protection than was asked for, so they are refused unless
 /// their value is one of those that change nothing here.
-const REFUSED_VARIABLES: [(&str, &[&str]); 9] = [
+const REFUSED_VARIABLES: [(&str, &[&str]); 10] = [
     ("PGHOSTADDR", &[]),
     ("PGSERVICE", &[]),
     // A standby is refused at connect in any case.
@@ -88,6 +88,8 @@ const REFUSED_VARIABLES: [(&str, &[&str]); 9] = [
     ("PGSSLNEGOTIATION", &["postgres"]),
     ("PGREQUIRESSL", &["0"]),
     ("PGREQUIREPEER", &[]),
+    // With `system` libpq verifies the server by itself.
+    ("PGSSLROOTCERT", &[]),
     ("PGMINPROTOCOLVERSION", &["3.0"]),
 ];
 
@@ -192,8 +194,8 @@ impl Value {
         match self.integer().and_then(|port| u16::try_from(port).ok()) {
             Some(port) if port > 0 => Ok(port),
             _ => refuse(format_args!(
-                "{} is not a port; expected a number from 1 to 65535 (in a URL, write `/`, `?` \
-                 and `@` of a password as %2F, %3F and %40)",
+                "{} is not a number from 1 to 65535 (in a URL, put an IPv6 address in brackets, \
+                 and write `/`, `?` and `@` of a password as %2F, %3F and %40)",
                 self.source
             )),
         }

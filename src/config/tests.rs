@@ -180,10 +180,10 @@ fn faulty_pairs_are_refused_without_showing_a_value() {
         ("port=1,2 password=c4nary", "several ports"),
         ("host='a b'", "no host name has"),
         ("host=[::1]", "without brackets"),
-        ("port=0", "port is not a port"),
-        ("port=65536", "port is not a port"),
-        ("port=-1", "port is not a port"),
-        ("port=1x", "port is not a port"),
+        ("port=0", "port is not a number from 1 to 65535"),
+        ("port=65536", "port is not a number from 1 to 65535"),
+        ("port=-1", "port is not a number from 1 to 65535"),
+        ("port=1x", "port is not a number from 1 to 65535"),
         ("port=c4nary", "from 1 to 65535"),
         ("connect_timeout=c4nary", "connect_timeout is not a whole number"),
         ("connect_timeout=1.5", "connect_timeout is not a whole number"),
@@ -224,9 +224,9 @@ fn faulty_urls_are_refused_without_showing_a_value() {
         ("postgres://app:c4nary@[::1", "`[` without the `]`"),
         ("postgres://app:c4nary@[]", "no IPv6 address between"),
         ("postgres://app:c4nary@[::1]x", "goes on after the `]`"),
-        ("postgres://app:c4nary@db:x", "port is not a port"),
-        ("postgres://app:c4nary@db:0", "port is not a port"),
-        ("postgres://app:c4nary@db:65536", "port is not a port"),
+        ("postgres://app:c4nary@db:x", "port is not a number from 1 to 65535"),
+        ("postgres://app:c4nary@db:0", "port is not a number from 1 to 65535"),
+        ("postgres://app:c4nary@db:65536", "port is not a number from 1 to 65535"),
         // Passwords with a character that has to be encoded.
         ("postgres://app:c4/nary@db", "`@` after the host"),
         ("postgres://app:12/c4nary@db", "`@` after the host"),
@@ -303,7 +303,7 @@ fn the_string_comes_before_the_environment_and_that_before_the_defaults() {
 #[test]
 fn a_faulty_variable_is_refused_by_its_name() {
     let rows: [(Environment, &str); 12] = [
-        (&[("PGPORT", CANARY)], "PGPORT is not a port"),
+        (&[("PGPORT", CANARY)], "PGPORT is not a number from 1 to 65535"),
         (&[("PGCONNECT_TIMEOUT", CANARY)], "PGCONNECT_TIMEOUT is not a whole number"),
         (&[("PGSSLMODE", "require")], "PGSSLMODE is require, but this build has no TLS"),
         (&[("PGSSLMODE", CANARY)], "PGSSLMODE is not an SSL mode"),

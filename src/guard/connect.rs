@@ -51,6 +51,11 @@ impl Connector {
         }
     }
 
+    /// The server as the configuration has it, for errors.
+    pub(crate) fn server(&self) -> String {
+        self.target.to_string()
+    }
+
     /// Whether the server is reached over TCP.
     pub(crate) fn is_tcp(&self) -> bool {
         !matches!(self.target, Target::Socket(_))

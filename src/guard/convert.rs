@@ -43,14 +43,24 @@ pub(crate) fn disagreement(_: Disagreement) -> Violation {
 }
 
 /// The connect deadline passed.
-pub(crate) fn connect_timeout(limit: Duration, state: &str) -> Error {
+pub(crate) fn connect_timeout(limit: Duration, state: &str, server: &str) -> Error {
     Error::Connect {
-        address: "the server".into(),
+        address: server.into(),
         reason: format!(
-            "no usable session within {limit:?} (it hung {state}); check the address, or raise \
-             connect_timeout"
+            "no usable session within {limit:?} (it hung {state}); check that this is the \
+             address of a PostgreSQL server, or raise connect_timeout"
         )
         .into(),
+        source: None,
+    }
+}
+
+/// The server did not answer in time.
+pub(crate) fn reply_overdue(limit: Duration, server: &str) -> Error {
+    Error::Disconnected {
+        address: server.into(),
+        reason: format!("no answer within {limit:?}; check the network, or raise reply_timeout")
+            .into(),
         source: None,
     }
 }

@@ -42,6 +42,8 @@ pub(crate) struct CoreConfig {
 #[derive(Debug)]
 pub(crate) struct Core {
     config: CoreConfig,
+    /// The server's name in errors.
+    server: Box<str>,
     ledger: Ledger,
     link: Link,
     /// Why the latest attempt to connect failed, or the session ended.
@@ -56,7 +58,7 @@ enum Link {
     Down { retry_at: Time },
     Connecting { began: Time },
     Starting { began: Time, session: Session },
-    Ready { session: Session, lease: Lease },
+    Ready { session: Session, lease: Lease, since: Time },
     Closed,
 }
 
@@ -73,6 +75,10 @@ pub(crate) enum Change {
 /// takes any part of it away but [`BACKOFF_MIN`].
 const BACKOFF_BASE: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// A session that has lived for so long was a good one: the next pause is a short one again.
+const STEADY: Duration = Duration::from_secs(1);
+/// What shorter ones count for at the most: pauses of up to 800 ms.
+const FAILURES_FLAPPING: u32 = 4;
 /// However lucky the jitter: reconnecting is never a hot loop.
 const BACKOFF_MIN: Duration = Duration::from_millis(10);
 /// When the server says no (a wrong password, a standby), another try will hardly help.
@@ -82,12 +88,19 @@ impl Core {
     pub(crate) fn new(config: CoreConfig, seed: u64) -> Self {
         Self {
             config,
+            server: "the server".into(),
             ledger: Ledger::new(config.limits, seed),
             link: Link::Down { retry_at: Time::ZERO },
             last_error: None,
             failures: 0,
             jitter: Jitter::new(seed.rotate_left(32)),
         }
+    }
+
+    /// How the server is called in errors.
+    pub(crate) fn with_server(mut self, server: String) -> Self {
+        self.server = server.into();
+        self
     }
 
     // ----- what callers ask for -----
@@ -169,8 +182,11 @@ impl Core {
         error: Error,
         sink: &mut impl Sink,
     ) -> Change {
-        if matches!(self.link, Link::Ready { .. }) {
-            self.failures = 0;
+        if let Link::Ready { since, .. } = &self.link {
+            // A session that ends as soon as it has begun is no success: a server that does that
+            // over and over must not be asked 40 times a second.
+            let steady = now >= since.after(STEADY);
+            self.failures = if steady { 0 } else { self.failures.min(FAILURES_FLAPPING) };
             // Requests that wait for a reconnect have lost nothing; a session's have.
             self.ledger.offline(cause, sink);
         }
@@ -196,7 +212,7 @@ impl Core {
             let Some(session) = self.session() else { return change };
             let result = match session.poll_event() {
                 Ok(Some(Event::Ready(_))) => {
-                    self.become_ready(sink);
+                    self.become_ready(now, sink);
                     change = Some(Change::Ready);
                     continue;
                 }
@@ -226,7 +242,7 @@ impl Core {
     /// Hands the ledger's statements to the session, under one Sync; a heartbeat if there are none
     /// and one is due.
     pub(crate) fn encode(&mut self, now: Time) {
-        let Link::Ready { session, lease } = &mut self.link else { return };
+        let Link::Ready { session, lease, .. } = &mut self.link else { return };
         let mut submitted = false;
         while let Some((op, key)) = self.ledger.peek_op() {
             if session.submit(statement(op, key), op.to_number()).is_err() {
@@ -249,12 +265,11 @@ impl Core {
                 Link::Starting { session, .. } => session.state(),
                 _ => "before a connection was made",
             };
-            let error = convert::connect_timeout(self.config.connect_timeout, state);
+            let error = convert::connect_timeout(self.config.connect_timeout, state, &self.server);
             return Some(self.fail(now, Cause::ConnectionLost, error, sink));
         }
         if self.is_overdue(now) {
-            let error =
-                Error::Lost { cause: Cause::ReplyOverdue, outcome: crate::error::Outcome::Unknown };
+            let error = convert::reply_overdue(self.config.times.reply_timeout, &self.server);
             return Some(self.fail(now, Cause::ReplyOverdue, error, sink));
         }
         if now >= self.ledger.next_retry() {
@@ -263,9 +278,14 @@ impl Core {
         None
     }
 
+    /// Whether there is a session that statements can go to.
+    pub(crate) fn is_ready(&self) -> bool {
+        matches!(self.link, Link::Ready { .. })
+    }
+
     /// Whether the server has not answered in time.
     pub(crate) fn is_overdue(&self, now: Time) -> bool {
-        let Link::Ready { session, lease } = &self.link else { return false };
+        let Link::Ready { session, lease, .. } = &self.link else { return false };
         let mark = session.oldest_mark();
         mark.is_some_and(|mark| now >= lease.overdue_at(Time::from_nanos(mark)))
     }
@@ -275,7 +295,7 @@ impl Core {
         match &self.link {
             Link::Down { retry_at } => *retry_at,
             Link::Connecting { .. } | Link::Starting { .. } => self.connect_deadline(),
-            Link::Ready { session, lease } => {
+            Link::Ready { session, lease, .. } => {
                 let beat = match session.oldest_mark() {
                     Some(mark) => lease.overdue_at(Time::from_nanos(mark)),
                     None => lease.heartbeat_at(),
@@ -334,13 +354,12 @@ impl Core {
         self.link = Link::Closed;
     }
 
-    fn become_ready(&mut self, sink: &mut impl Sink) {
+    fn become_ready(&mut self, now: Time, sink: &mut impl Sink) {
         if let Link::Starting { began, session } = std::mem::replace(&mut self.link, Link::Closed) {
             // Nothing was sent before `began`, so a lease from there is on the safe side.
             let lease = Lease::new(self.config.times, began);
-            self.link = Link::Ready { session, lease };
+            self.link = Link::Ready { session, lease, since: now };
             self.last_error = None;
-            self.failures = 0;
             self.ledger.online(sink);
         }
     }
@@ -349,6 +368,7 @@ impl Core {
         let result = match event {
             Event::Ready(_) => Ok(()),
             Event::Answer { ticket, value } => {
+                self.heard(sink);
                 self.ledger.answered(Op::from_number(ticket), value, now, sink)
             }
             Event::Failed { ticket, error } => {
@@ -366,6 +386,17 @@ impl Core {
             }
         };
         result.map_err(|disagreement| convert::disagreement(disagreement).into())
+    }
+
+    /// A statement was answered: so the server has read its batch, which was sent at the mark of
+    /// the Sync behind it. Told before a grant is: after a start that took longer than the lease,
+    /// a lock would else be doubted, and with that lost, before its ReadyForQuery is in.
+    fn heard(&mut self, sink: &mut impl Sink) {
+        let Link::Ready { session, lease, .. } = &mut self.link else { return };
+        if let Some(mark) = session.oldest_mark() {
+            lease.answered(Time::from_nanos(mark));
+            sink.believed(lease.until());
+        }
     }
 
     fn fault(&mut self, now: Time, fault: Fault, sink: &mut impl Sink) -> Change {

@@ -3,11 +3,13 @@
 //! Contexts are used again: when a lock is released and nobody has kept its context, the next
 //! grant takes it, so that a cycle of lock and release allocates nothing.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::task::{Wake, Waker};
 
 use super::Shared;
 use super::ledger::Sink;
+use crate::clock::Time;
 use crate::context::{Cause, Context, HoldContext};
 use crate::error::Error;
 use crate::slots::{Drive, Grant, HoldId, Ticket};
@@ -126,6 +128,11 @@ impl Sink for Settler<'_> {
 
     fn forgotten(&mut self, ticket: Ticket) {
         self.shared.slots.free(ticket);
+    }
+
+    fn believed(&mut self, until: Time) {
+        // All locks of an earlier session were marked when that one ended (I8).
+        self.shared.lease_until.store(until.as_nanos(), Ordering::Release);
     }
 
     fn lost(&mut self, hold: HoldId, cause: Cause) {

@@ -154,11 +154,12 @@ fn build(
     let config = Arc::new(config);
     let requests = config.max_requests;
     let slots = Slots::new(requests, config.max_locks, config.release_on_cancel);
+    let connector = Connector::new(&config);
     let guard = Guard {
-        core: Core::new(core_config(&config), seed),
+        core: Core::new(core_config(&config), seed).with_server(connector.server()),
         stream: None,
         holds: Holds::new(config.max_locks, config.release_on_cancel),
-        connector: Connector::new(&config),
+        connector,
         registry,
         waker: Arc::clone(&waker),
         lot: slots.lot(),

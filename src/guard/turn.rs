@@ -256,10 +256,13 @@ impl Guard {
             Some(error) => format!("{reason} ({error})"),
             None => reason.to_owned(),
         };
-        let error = Error::Connect {
-            address: self.config.host.as_str().into(),
-            reason: reason.into(),
-            source: error.map(Arc::new),
+        let (address, source) = (self.connector.server().into(), error.map(Arc::new));
+        let error = if self.core.is_ready() {
+            Error::Disconnected { address, reason: reason.into(), source }
+        } else {
+            // In the midst of starting, this may be no server of ours at all.
+            let hint = "is this a PostgreSQL server, and what does its log say?";
+            Error::Connect { address, reason: format!("{reason}; {hint}").into(), source }
         };
         self.fail(shared, now, error);
     }

@@ -85,6 +85,16 @@ pub enum AuthFault {
         /// The allowed methods, as `require_auth` lists them.
         allowed: Box<str>,
     },
+    /// The server let us in without asking for the password that is configured.
+    #[error(
+        "the server asks for no password, so it has not proved that it is the right one, and only \
+         {allowed} is allowed here; change the server's pg_hba.conf, or add none to require_auth, \
+         or configure no password (PGPASSWORD counts, too)"
+    )]
+    Unasked {
+        /// The allowed methods, as `require_auth` lists them.
+        allowed: Box<str>,
+    },
     /// The server asked for a method that this frontend does not speak.
     #[error("the server asks for {0} authentication, which this library does not speak")]
     Unsupported(&'static str),

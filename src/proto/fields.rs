@@ -132,13 +132,19 @@ pub fn printable(bytes: &[u8], max: usize) -> Box<str> {
     let kept = bytes.get(..max).unwrap_or(bytes);
     let mut text = String::new();
     for character in String::from_utf8_lossy(kept).chars() {
-        if character.is_control() {
+        if character.is_control() || is_invisible_mark(character) {
             text.extend(character.escape_default());
         } else {
             text.push(character);
         }
     }
     text.into_boxed_str()
+}
+
+/// Line and paragraph separators, and the marks that turn the direction of text around: in a log
+/// they would show something else than what was sent.
+fn is_invisible_mark(character: char) -> bool {
+    matches!(character, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
 }
 
 /// Splits a NUL-terminated string off the front.
@@ -187,11 +193,11 @@ mod tests {
     #[test]
     fn hostile_text_is_cut_and_escaped() {
         let mut body = vec![b'M'];
-        body.extend_from_slice(b"\x1b[2J\xff\n");
+        body.extend_from_slice(b"\x1b[2J\xff\n\xe2\x80\xae");
         body.extend(std::iter::repeat_n(b'x', 5000));
         body.extend_from_slice(b"\0\0");
         let message = report(&body).message;
-        assert!(message.starts_with("\\u{1b}[2J\u{fffd}\\n"), "{message:?}");
+        assert!(message.starts_with("\\u{1b}[2J\u{fffd}\\n\\u{202e}x"), "{message:?}");
         assert!(message.len() < 2 * MESSAGE_MAX);
     }
 }

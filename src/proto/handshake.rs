@@ -308,14 +308,11 @@ impl Handshake {
         out: &mut WriteBuf,
     ) -> Result<State, Fault> {
         let methods = self.startup.methods;
-        let permit = |allowed: bool, asked: &'static str| {
-            if allowed {
-                Ok(())
-            } else if self.startup.password.is_none() && asked != "none" {
-                Err(AuthFault::NoPassword)
-            } else {
-                Err(AuthFault::Refused { asked, allowed: methods.to_string().into() })
-            }
+        let permit = |allowed: bool, asked: &'static str| match asked {
+            _ if allowed => Ok(()),
+            "none" => Err(AuthFault::Unasked { allowed: methods.to_string().into() }),
+            _ if self.startup.password.is_none() => Err(AuthFault::NoPassword),
+            _ => Err(AuthFault::Refused { asked, allowed: methods.to_string().into() }),
         };
         let full = |Full| Fault::Internal("an authentication response does not fit its buffer");
         match request {

@@ -11,6 +11,7 @@ struct Outcomes {
     refused: Vec<Ticket>,
     failed: Vec<(Ticket, Error)>,
     lost: Vec<Cause>,
+    believed: Vec<Time>,
 }
 
 impl Sink for Outcomes {
@@ -26,6 +27,9 @@ impl Sink for Outcomes {
     }
     fn forgotten(&mut self, _: Ticket) {}
     fn unlocked(&mut self, _: Ticket) {}
+    fn believed(&mut self, until: Time) {
+        self.believed.push(until);
+    }
     fn lost(&mut self, _: HoldId, cause: Cause) {
         self.lost.push(cause);
     }
@@ -304,6 +308,36 @@ fn reconnecting_backs_off_with_jitter_and_never_spins() {
         now = world.core.next_timeout();
     }
     assert!(longest > Duration::from_secs(1), "{longest:?}");
+}
+
+#[test]
+fn a_lock_that_is_granted_after_a_long_start_is_believed_before_its_ready_for_query_is_in() {
+    let mut world = World::new();
+    world.dial(at(0));
+    world.sent(at(0));
+    world.ask(0, Mode::Wait);
+    // Longer than the lease, and within the connect timeout.
+    assert!(matches!(world.input(at(9_000), &greeting()), Some(Change::Ready)));
+    assert_eq!(world.core.lease_until(), at(6_000));
+    assert!(world.sent(at(9_000)).ends_with("BES"));
+    world.input(at(9_001), &reply(1));
+    assert_eq!(world.outcomes.granted.len(), 1);
+    assert_eq!(world.outcomes.believed, [at(15_000)], "from the send, and told with the grant");
+    assert_eq!(world.core.lease_until(), at(15_000));
+}
+
+#[test]
+fn a_server_that_ends_each_session_at_once_is_asked_less_and_less_often() {
+    let mut world = World::new();
+    let mut now = at(0);
+    for _ in 0..100 {
+        world.dial(now);
+        assert!(matches!(world.input(now, &greeting()), Some(Change::Ready)));
+        let error = Error::Protocol("gone".into());
+        world.core.fail(now, Cause::ConnectionLost, error, &mut world.outcomes);
+        now = world.core.next_timeout();
+    }
+    assert!(now.since(at(0)) > Duration::from_secs(20), "{:?}", now.since(at(0)));
 }
 
 #[test]

@@ -44,6 +44,8 @@ pub(crate) trait Sink {
     fn forgotten(&mut self, ticket: Ticket);
     /// An awaited unlock was answered.
     fn unlocked(&mut self, ticket: Ticket);
+    /// Until when the session's locks are provably held, told before a grant is.
+    fn believed(&mut self, _until: Time) {}
     /// A held lock was lost.
     fn lost(&mut self, hold: HoldId, cause: Cause);
 }
