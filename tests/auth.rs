@@ -6,7 +6,7 @@ mod support;
 use std::time::Duration;
 
 use distlock::{AuthMethods, Config, Context, Error, Manager};
-use support::{TempCluster, wait_until};
+use support::{Builder, TempCluster, wait_until};
 
 /// Nothing here takes this long; a test that hangs fails instead.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -16,7 +16,7 @@ const SECRET: &str = "correct-horse-battery";
 
 /// A server that asks the role of each method's name for it, over TCP and over the socket.
 fn cluster() -> TempCluster {
-    let mut builder = TempCluster::builder();
+    let mut builder = builder();
     for (role, method) in [
         ("scram", "scram-sha-256"),
         ("md5role", "md5"),
@@ -41,6 +41,11 @@ fn cluster() -> TempCluster {
         ));
     }
     cluster
+}
+
+/// Passwords as the servers since PostgreSQL 14 keep them, whatever this one's default is.
+fn builder() -> Builder {
+    TempCluster::builder().setting("password_encryption", "scram-sha-256")
 }
 
 /// The two ways to a server.
@@ -109,7 +114,7 @@ fn a_url_and_a_list_of_keywords_carry_the_password_too() {
 
 #[test]
 fn the_md5_line_of_pg_hba_takes_scram_where_the_server_has_it() {
-    let cluster = TempCluster::builder().hba("host all app 127.0.0.1/32 md5").start();
+    let cluster = builder().hba("host all app 127.0.0.1/32 md5").start();
     let mut sql = cluster.sql();
     sql.query(&format!("CREATE ROLE app LOGIN PASSWORD '{SECRET}'"));
     let [tcp, _] = ways(&cluster);

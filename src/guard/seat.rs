@@ -23,7 +23,7 @@ pub(super) struct Watch {
     thread: OnceLock<Thread>,
 }
 
-/// Awake, at work or on its way to one of the other two.
+/// Awake: at work, or on its way to sleep in one of the places below.
 const BUSY: u8 = 0;
 /// In the event loop: the socket and its waker wake it.
 const WATCHING: u8 = 1;
@@ -143,13 +143,12 @@ impl Shared {
                 seat.guard.turn(self, Time::now(), Reading::Nothing);
                 continue;
             }
-            if let Some(slot) = driver {
-                self.slots.wake_owner(slot);
-            } else if waited_for && !self.watch.is(WATCHING) {
-                // Tasks wait, and the thread may stand aside.
-                self.call_thread();
-            } else if self.watch.is(AWAY) {
-                self.call_thread();
+            // Tasks wait, and the thread may stand aside; or nobody does, but it looks too seldom.
+            let is_needed = waited_for && !self.watch.is(WATCHING) || self.watch.is(AWAY);
+            match driver {
+                Some(slot) => self.slots.wake_owner(slot),
+                None if is_needed => self.call_thread(),
+                None => {}
             }
             if due.as_nanos() < self.sleeps_until.load(Ordering::SeqCst) {
                 self.call_thread();
