@@ -31,6 +31,24 @@ fn poll<F: Future>(future: &mut Pin<Box<F>>, waker: &Waker) -> Poll<F::Output> {
     future.as_mut().poll(&mut TaskContext::from_waker(waker))
 }
 
+/// A future that had to leave its waker, and whose waker was called: now and then one is ready at
+/// its first poll already.
+fn pending<F: Future>(
+    waker: &Waker,
+    mut future: impl FnMut() -> F,
+    rang: impl FnMut() -> bool,
+) -> Pin<Box<F>> {
+    let begin = Instant::now();
+    loop {
+        let mut future = Box::pin(future());
+        if poll(&mut future, waker).is_pending() {
+            wait_until("the waker", HANG, rang);
+            return future;
+        }
+        assert!(begin.elapsed() < HANG, "always ready at once");
+    }
+}
+
 /// Panics when it is called, on any thread but those that are named.
 struct Panics {
     except_on: &'static str,
@@ -60,10 +78,8 @@ impl Wake for Panics {
 fn a_panicking_waker_does_not_end_the_guard() {
     let manager = manager();
     let panics = Panics::new("nobody");
-    let mut future = Box::pin(manager.acquire(unique_key()).into_future());
-    assert!(poll(&mut future, &Waker::from(Arc::clone(&panics))).is_pending());
-    wait_until("the waker", HANG, || panics.has_rung());
-    drop(future);
+    let waker = Waker::from(Arc::clone(&panics));
+    drop(pending(&waker, || manager.acquire(unique_key()).into_future(), || panics.has_rung()));
     // The guard's thread answers a task only if it lives.
     let (sender, receiver) = channel();
     thread::spawn(move || {
@@ -80,12 +96,11 @@ fn a_panicking_waker_does_not_end_the_guard() {
 fn a_panicking_waker_does_not_end_the_timer() {
     let deadline = || {
         let context = Context::background().with_timeout(Duration::from_millis(20));
-        Box::pin(context.done().into_future())
+        context.done().into_future()
     };
     let panics = Panics::new("nobody");
-    let mut future = deadline();
-    assert!(poll(&mut future, &Waker::from(Arc::clone(&panics))).is_pending());
-    wait_until("the first deadline", HANG, || panics.has_rung());
+    let waker = Waker::from(Arc::clone(&panics));
+    let _first = pending(&waker, deadline, || panics.has_rung());
     let (sender, receiver) = channel();
     struct Send(Mutex<std::sync::mpsc::Sender<()>>);
     impl Wake for Send {
@@ -93,9 +108,9 @@ fn a_panicking_waker_does_not_end_the_timer() {
             let _ = self.0.lock().expect("not poisoned").send(());
         }
     }
-    let mut future = deadline();
-    assert!(poll(&mut future, &Waker::from(Arc::new(Send(Mutex::new(sender))))).is_pending());
-    receiver.recv_timeout(HANG).expect("the second deadline rings too");
+    let waker = Waker::from(Arc::new(Send(Mutex::new(sender))));
+    let mut rang = || receiver.try_recv().is_ok();
+    let _second = pending(&waker, deadline, &mut rang);
 }
 
 /// I1, I8. The waker panicked between the grant and its entry in the table of holds, where a loss
