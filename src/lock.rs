@@ -112,6 +112,8 @@ impl Lock {
     /// Takes one round trip, and no longer than the reply timeout: it cannot be cancelled. Returns
     /// at once when [`Config::release_on_cancel`](crate::Config::release_on_cancel) has released
     /// the lock already.
+    /// When [`Config::max_requests`](crate::Config::max_requests) calls are under way already, it
+    /// does not wait for the answer: the lock is released as if it was dropped.
     ///
     /// # Errors
     ///
