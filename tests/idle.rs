@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use distlock::{Config, Context, Manager};
 use support::{TempCluster, shared_cluster, wait_until};
@@ -76,9 +76,11 @@ fn pass(mut from: TcpStream, mut to: TcpStream, silent: &AtomicBool, syncs: &Ato
     let _ = to.shutdown(Shutdown::Both);
 }
 
+const HEARTBEAT: Duration = Duration::from_millis(50);
+
 fn config(port: u16) -> Config {
     let config = Config::new().host("127.0.0.1").port(port).user("postgres").dbname("postgres");
-    config.heartbeat(Duration::from_millis(50))
+    config.heartbeat(HEARTBEAT)
 }
 
 /// One test: the threads of another would be counted too.
@@ -86,11 +88,20 @@ fn config(port: u16) -> Config {
 fn an_idle_manager_wakes_for_its_heartbeats_only_and_leaves_no_thread_behind() {
     let proxy = Proxy::start(shared_cluster());
     let manager = Manager::connect(config(proxy.port)).expect("a session");
-    let lock = manager.try_lock(&Context::background(), support::unique_key());
-    let lock = lock.expect("an answer").expect("it is free");
     let beats = || proxy.heartbeats.load(Ordering::SeqCst);
     wait_until("the first heartbeats", Duration::from_secs(20), || beats() >= 3);
 
+    // Nothing held: at most one wake-up in each H. Timers are never early, so that a slow machine
+    // only makes the bound wider; one wake-up may belong to a time before the count began.
+    let (began, before) = (Instant::now(), (beats(), guard_threads()));
+    wait_until("twenty more", Duration::from_secs(60), || beats() >= before.0 + 20);
+    let wakes = guard_threads()[0] - before.1[0];
+    let periods = began.elapsed().as_nanos() / HEARTBEAT.as_nanos();
+    println!("{wakes} wake-ups of an idle manager in {periods} times H");
+    assert!(u128::from(wakes) <= periods + 2, "{wakes} wake-ups in {periods} times H");
+
+    let lock = manager.try_lock(&Context::background(), support::unique_key());
+    let lock = lock.expect("an answer").expect("it is free");
     let before = (beats(), guard_threads());
     wait_until("forty more", Duration::from_secs(60), || beats() >= before.0 + 40);
     let after = (guard_threads(), beats());

@@ -111,6 +111,13 @@ impl Config {
         Duration::from_millis(whole_millis_up(self.server_timeout.max(least)).into())
     }
 
+    /// The heartbeat of a session that holds nothing and waits for nothing: twice H, or less where
+    /// the server's patience, less the time that an answer may take, asks for it.
+    pub(crate) fn idle_heartbeat(&self) -> Duration {
+        let patience = self.server_timeout.saturating_sub(self.reply_timeout);
+        self.heartbeat.saturating_mul(2).min(patience).max(self.heartbeat)
+    }
+
     /// What the server is told at connect.
     pub(crate) fn server_settings(&self) -> ServerSettings {
         let bound_s = whole_millis_up(self.lease_bound()).div_ceil(1000);
@@ -323,6 +330,18 @@ mod tests {
         let text = refusal(&config().heartbeat(Duration::from_millis(3001)));
         assert!(text.contains("= 6.001s must not exceed lease (6s)"), "{text}");
         config().heartbeat(Duration::from_millis(3000)).check().unwrap();
+    }
+
+    #[test]
+    fn an_idle_session_is_heard_before_the_server_loses_its_patience() {
+        assert_eq!(config().idle_heartbeat(), Duration::from_secs(4));
+        let tight = config()
+            .heartbeat(Duration::from_millis(800))
+            .reply_timeout(Duration::from_millis(200))
+            .lease(Duration::from_secs(1))
+            .server_timeout(Duration::from_millis(1100));
+        tight.check().unwrap();
+        assert_eq!(tight.idle_heartbeat(), Duration::from_millis(900));
     }
 
     #[test]

@@ -222,7 +222,8 @@ impl Config {
         self
     }
 
-    /// How long the session is silent before it shows the server that it lives (H). From 10 ms;
+    /// How long the session is silent before it shows the server that it lives (H); up to twice as
+    /// long while the manager holds no lock and waits for none. From 10 ms;
     /// H + [`reply_timeout`](Self::reply_timeout) is at most the [`lease`](Self::lease). Default:
     /// 2 s.
     #[must_use]

@@ -254,7 +254,10 @@ impl Core {
         let is_idle = session.oldest_mark().is_none();
         let beat = !submitted && is_idle && now >= lease.heartbeat_at();
         if (submitted || beat) && session.sync(now.as_nanos()).is_ok() {
-            lease.sent(now);
+            match beat && self.ledger.is_empty() {
+                true => lease.sent_idle(now),
+                false => lease.sent(now),
+            }
         }
     }
 

@@ -16,15 +16,18 @@ pub(crate) struct Lease {
     times: LeaseTimes,
     /// When the last answered Sync was sent.
     answered: Time,
-    /// When the last Sync was sent.
-    sent: Time,
+    /// When the next heartbeat is due, if everything is answered.
+    heartbeat_at: Time,
 }
 
 /// From the configuration.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LeaseTimes {
-    /// H: the longest silence on our side.
+    /// H: the longest silence on our side while there is a lock or a request.
     pub(crate) heartbeat: Duration,
+    /// The longest silence while there is neither. No lease depends on it, only the server's
+    /// patience; and an exchange has two wake-ups, so that twice H makes it one in each H.
+    pub(crate) idle_heartbeat: Duration,
     /// r: how long the server may take to answer.
     pub(crate) reply_timeout: Duration,
     /// L: how long a lock is believed in after the last answered message was sent.
@@ -34,12 +37,19 @@ pub(crate) struct LeaseTimes {
 impl Lease {
     /// The lease of a session that began to connect at `began`, before it sent anything.
     pub(crate) fn new(times: LeaseTimes, began: Time) -> Self {
-        Self { times, answered: began, sent: began }
+        Self { times, answered: began, heartbeat_at: began.after(times.heartbeat) }
     }
 
-    /// A Sync goes out.
+    /// A Sync goes out, with statements or for those who hold or wait.
     pub(crate) fn sent(&mut self, now: Time) {
-        self.sent = self.sent.max(now);
+        self.heartbeat_at = now.after(self.times.heartbeat);
+    }
+
+    /// A heartbeat goes out, and there is neither a lock nor a request. Only a session that was
+    /// silent for H comes here, so that in the midst of work the next heartbeat stays where the
+    /// guard's thread expects it, and nobody has to wake it to tell.
+    pub(crate) fn sent_idle(&mut self, now: Time) {
+        self.heartbeat_at = now.after(self.times.idle_heartbeat);
     }
 
     /// A Sync that went out at `mark` was answered.
@@ -54,7 +64,7 @@ impl Lease {
 
     /// When the next heartbeat is due, if everything is answered.
     pub(crate) fn heartbeat_at(&self) -> Time {
-        self.sent.after(self.times.heartbeat)
+        self.heartbeat_at
     }
 
     /// When the session is dead, if the Sync of `mark` is not answered by then. A deadline from
@@ -70,6 +80,7 @@ mod tests {
 
     const TIMES: LeaseTimes = LeaseTimes {
         heartbeat: Duration::from_secs(2),
+        idle_heartbeat: Duration::from_secs(4),
         reply_timeout: Duration::from_secs(3),
         lease: Duration::from_secs(6),
     };

@@ -199,6 +199,7 @@ fn core_config(config: &Config) -> CoreConfig {
         session: SessionLimits::DEFAULT,
         times: LeaseTimes {
             heartbeat: config.heartbeat,
+            idle_heartbeat: config.idle_heartbeat(),
             reply_timeout: config.reply_timeout,
             lease: config.lease,
         },

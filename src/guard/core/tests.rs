@@ -40,6 +40,7 @@ const CONFIG: CoreConfig = CoreConfig {
     session: SessionLimits::DEFAULT,
     times: LeaseTimes {
         heartbeat: Duration::from_secs(2),
+        idle_heartbeat: Duration::from_secs(4),
         reply_timeout: Duration::from_secs(3),
         lease: Duration::from_secs(6),
     },
@@ -175,7 +176,7 @@ impl World {
 }
 
 #[test]
-fn an_idle_session_sends_one_heartbeat_a_period_and_no_second_before_the_answer() {
+fn a_quiet_session_sends_one_heartbeat_a_period_and_no_second_before_the_answer() {
     let mut world = World::ready();
     let due = world.core.next_timeout();
     assert_eq!(due, at(2_000), "counted from the beginning of the connection");
@@ -184,7 +185,27 @@ fn an_idle_session_sends_one_heartbeat_a_period_and_no_second_before_the_answer(
     assert_eq!(world.sent(at(2_500)), "", "one outstanding at a time");
     assert_eq!(world.core.next_timeout(), at(5_000), "now the reply deadline");
     world.input(at(2_600), &synced());
-    assert_eq!(world.core.next_timeout(), at(4_000));
+    assert_eq!(world.core.next_timeout(), at(6_000), "nothing held: the longer period");
+    assert_eq!(world.sent(at(5_999)), "");
+    assert_eq!(world.sent(at(6_000)), "S");
+}
+
+#[test]
+fn a_held_lock_and_a_waiter_keep_the_short_period() {
+    for mode in [Mode::Try, Mode::Wait] {
+        let mut world = World::ready();
+        world.ask(0, mode);
+        assert_eq!(world.sent(at(10)), "BES");
+        world.input(at(11), &[reply(u8::from(mode == Mode::Try)), synced()].concat());
+        if mode == Mode::Try {
+            assert_eq!(world.sent(at(2_010)), "S");
+            world.input(at(2_011), &synced());
+            assert_eq!(world.core.next_timeout(), at(4_010));
+        } else {
+            // It asks again long before a heartbeat would be due.
+            assert!(world.core.next_timeout() <= at(2_010));
+        }
+    }
 }
 
 #[test]

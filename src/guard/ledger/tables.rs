@@ -102,6 +102,11 @@ impl Ledger {
         }
     }
 
+    /// Whether nothing is held, asked for or being let go of.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.index.is_empty()
+    }
+
     pub(super) fn push_op(&mut self, kind: OpKind, entry: u32) {
         self.entries[entry as usize].ops += 1;
         self.outbox.push_back(Op { kind, entry });
