@@ -73,8 +73,13 @@ pub enum Error {
     },
 
     /// The server was reached, but locks taken there would not be safe.
-    #[error("locks on this server would not be safe: {0}")]
-    Unsuitable(Box<str>),
+    #[error("locks on this server would not be safe: {reason}")]
+    Unsuitable {
+        /// In a word.
+        kind: Unsuitability,
+        /// What was seen, and what to do.
+        reason: Box<str>,
+    },
 
     /// There is no session with the server now. The manager is reconnecting; nothing was sent.
     #[error(
@@ -145,6 +150,26 @@ pub enum Error {
     Closed,
 }
 
+/// Why locks on a server would not be safe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Unsuitability {
+    /// It is a standby, whose lock table the primary does not see.
+    Standby,
+    /// A pooler or proxy stands between, or hands one server process to several clients.
+    Pooler,
+    /// Its advisory locks exclude nobody.
+    FakeLocks,
+    /// It is no PostgreSQL, or too old.
+    Engine,
+    /// It did not take a setting of the session.
+    Setting,
+    /// It is read-only, and `target_session_attrs` asks for one that is not.
+    ReadOnly,
+    /// It does not speak the protocol version that `min_protocol_version` asks for.
+    Protocol,
+}
+
 /// Whether a lock request that failed may have been granted by the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -203,6 +228,27 @@ impl Error {
     pub fn is_auth(&self) -> bool {
         matches!(self, Self::Auth(_))
             || self.sqlstate().is_some_and(|state| state.as_str().starts_with("28"))
+    }
+
+    /// A pooler or proxy stands between this process and the server, or hands one server process
+    /// to several clients; see [`Config::proxy`](crate::Config::proxy).
+    pub fn is_pooler(&self) -> bool {
+        self.unsuitability() == Some(Unsuitability::Pooler)
+    }
+
+    /// The server is a standby.
+    pub fn is_standby(&self) -> bool {
+        self.unsuitability() == Some(Unsuitability::Standby)
+    }
+
+    /// Why locks on the server would not be safe; looks through the source chain of
+    /// [`Error::Unavailable`].
+    pub fn unsuitability(&self) -> Option<Unsuitability> {
+        match self {
+            Self::Unsuitable { kind, .. } => Some(*kind),
+            Self::Unavailable { last: Some(last) } => last.unsuitability(),
+            _ => None,
+        }
     }
 
     /// The configuration was refused.

@@ -88,9 +88,9 @@ mod slots;
 mod timer;
 
 pub use acquire::{Acquire, Acquiring};
-pub use config::{AuthMethods, Config};
+pub use config::{AuthMethods, Config, Proxy};
 pub use context::{Canceler, Cause, Context, Done, DoneFuture};
-pub use error::{Error, Outcome, SqlState};
+pub use error::{Error, Outcome, SqlState, Unsuitability};
 pub use key::Key;
 pub use lock::Lock;
 pub use manager::Manager;

@@ -64,9 +64,8 @@ impl Manager {
         C: TryInto<Config>,
         Error: From<C::Error>,
     {
-        let config = config.try_into()?;
-        config.check()?;
-        Ok(Self { inner: Arc::new(Inner { drive: guard::spawn(config)? }) })
+        let plan = config.try_into()?.into_plan()?;
+        Ok(Self { inner: Arc::new(Inner { drive: guard::spawn(plan)? }) })
     }
 
     /// Asks once for a lock, and blocks for the answer: one round trip. `None` when it is taken, by

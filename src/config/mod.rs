@@ -8,8 +8,11 @@
 mod auth;
 mod check;
 mod parse;
+mod plan;
+mod proxy;
 mod secret;
 mod settings;
+mod ssl;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +23,8 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 pub use self::auth::AuthMethods;
+pub(crate) use self::plan::{Endpoint, Place, Plan};
+pub use self::proxy::Proxy;
 pub(crate) use self::secret::Secret;
 use crate::error::Error;
 
@@ -96,6 +101,17 @@ pub struct Config {
     pub(crate) application_name: String,
     pub(crate) connect_timeout: Duration,
     pub(crate) require_auth: Option<AuthMethods>,
+    /// Command-line options for the server process (`options`).
+    pub(crate) options: Option<String>,
+    /// Whether the session has to be able to write (`target_session_attrs=read-write`).
+    pub(crate) read_write: bool,
+    /// The newest protocol version to ask for is 3.2 (`max_protocol_version`), or else 3.0.
+    pub(crate) ask_3_2: bool,
+    /// Whether 3.0 is too old (`min_protocol_version`).
+    pub(crate) refuse_3_0: bool,
+    pub(crate) ssl: ssl::SslOptions,
+    pub(crate) proxy: Proxy,
+    pub(crate) witness: bool,
     pub(crate) heartbeat: Duration,
     pub(crate) reply_timeout: Duration,
     pub(crate) lease: Duration,
@@ -120,6 +136,13 @@ impl Config {
             application_name: DEFAULT_APPLICATION_NAME.to_owned(),
             connect_timeout: DEFAULT_CONNECT_TIMEOUT,
             require_auth: None,
+            options: None,
+            read_write: false,
+            ask_3_2: true,
+            refuse_3_0: false,
+            ssl: ssl::SslOptions::default(),
+            proxy: Proxy::None,
+            witness: true,
             heartbeat: DEFAULT_HEARTBEAT,
             reply_timeout: DEFAULT_REPLY_TIMEOUT,
             lease: DEFAULT_LEASE,
@@ -219,6 +242,26 @@ impl Config {
     #[must_use]
     pub fn require_auth(mut self, methods: AuthMethods) -> Self {
         self.require_auth = Some(methods);
+        self
+    }
+
+    /// Whether a pooler or proxy may stand between that keeps each of its clients on one server
+    /// process. Default: [`Proxy::None`], the manager refuses to work through any.
+    #[must_use]
+    pub fn proxy(mut self, proxy: Proxy) -> Self {
+        self.proxy = proxy;
+        self
+    }
+
+    /// Whether a second, short-lived connection tests that it cannot take a lock that the session
+    /// has. It is made when an address is connected to for the first time, with the same
+    /// credentials, so that the role needs a CONNECTION LIMIT of two at least. Default: `true`.
+    ///
+    /// Without it, a proxy that answers for the server, or an engine whose locks are none, may go
+    /// unnoticed.
+    #[must_use]
+    pub fn witness(mut self, witness: bool) -> Self {
+        self.witness = witness;
         self
     }
 
@@ -346,6 +389,11 @@ impl fmt::Debug for Config {
             .field("application_name", &self.application_name)
             .field("connect_timeout", &self.connect_timeout)
             .field("require_auth", &self.auth_methods())
+            .field("options", &self.options)
+            .field("read_write", &self.read_write)
+            .field("ssl", &self.ssl)
+            .field("proxy", &self.proxy)
+            .field("witness", &self.witness)
             .field("heartbeat", &self.heartbeat)
             .field("reply_timeout", &self.reply_timeout)
             .field("lease", &self.lease)

@@ -1,64 +1,74 @@
-//! Making the connection: names are resolved on a thread of their own, addresses tried in turn.
+//! Making the connection: names are resolved on threads of their own, the servers and their
+//! addresses tried in turn.
 //!
 //! Resolving a name can block for as long as the system's resolver likes, so it never runs on the
-//! guard's thread. At most one such thread exists: while one hangs, no other is started.
+//! guard's thread. At most one such thread exists for each name: while one hangs, no other is
+//! started for it. [`Connector::advance`] is called until it gives a connection; when that turns
+//! out to be with a server that will not do, it goes on with the next address.
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::path::PathBuf;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 
 use mio::{Registry, Token, Waker};
 
+use super::jitter::Jitter;
 use super::stream::{Address, Stream};
 use crate::clock::Time;
-use crate::config::Config;
+use crate::config::{Place, Plan};
 use crate::error::Error;
 
 /// The attempt to connect that is under way.
 #[derive(Debug)]
 pub(crate) struct Connector {
-    target: Target,
-    resolving: Option<Receiver<io::Result<Vec<SocketAddr>>>>,
-    /// Addresses still to be tried.
+    plan: Arc<Plan>,
+    /// The names that are being looked up, by the index of their endpoint.
+    resolving: Vec<Option<Receiver<io::Result<Vec<SocketAddr>>>>>,
+    /// Endpoints still to be tried.
+    endpoints: VecDeque<usize>,
+    /// The endpoint whose addresses are tried, and until when its name is waited for.
+    endpoint: usize,
+    resolved_by: Option<Time>,
+    /// Its addresses still to be tried.
     addresses: VecDeque<Address>,
     dialing: Option<(Stream, Address, Time)>,
-    last_error: Option<Error>,
+    /// Why the servers tried so far would not do.
+    errors: Vec<Error>,
+    jitter: Jitter,
 }
 
+/// A connection, and whom it is with.
 #[derive(Debug)]
-enum Target {
-    Socket(PathBuf),
-    Literal(SocketAddr),
-    Name(String, u16),
+pub(crate) struct Connection {
+    pub(crate) stream: Stream,
+    /// The index of the endpoint in the plan.
+    pub(crate) endpoint: usize,
+    pub(crate) address: Address,
+    /// Until when it is to be tried, if there are others.
+    pub(crate) give_up_at: Time,
 }
 
 impl Connector {
-    pub(crate) fn new(config: &Config) -> Self {
-        let target = match (config.socket_path(), config.host.parse::<IpAddr>()) {
-            (Some(path), _) => Target::Socket(path),
-            (None, Ok(address)) => Target::Literal(SocketAddr::new(address, config.port)),
-            (None, Err(_)) => Target::Name(config.host.clone(), config.port),
-        };
+    pub(crate) fn new(plan: Arc<Plan>, seed: u64) -> Self {
         Self {
-            target,
-            resolving: None,
+            resolving: plan.endpoints.iter().map(|_| None).collect(),
+            plan,
+            endpoints: VecDeque::new(),
+            endpoint: 0,
+            resolved_by: None,
             addresses: VecDeque::new(),
             dialing: None,
-            last_error: None,
+            errors: Vec::new(),
+            jitter: Jitter::new(seed),
         }
     }
 
-    /// The server as the configuration has it, for errors.
+    /// The servers as the configuration has them, for errors.
     pub(crate) fn server(&self) -> String {
-        self.target.to_string()
-    }
-
-    /// Whether the server is reached over TCP.
-    pub(crate) fn is_tcp(&self) -> bool {
-        !matches!(self.target, Target::Socket(_))
+        let places = self.plan.endpoints.iter().map(|endpoint| endpoint.place.to_string());
+        places.collect::<Vec<_>>().join(", ")
     }
 
     /// Starts an attempt. `waker` wakes the event loop when a name is resolved.
@@ -67,19 +77,19 @@ impl Connector {
     ///
     /// When no thread can be had for resolving.
     pub(crate) fn begin(&mut self, waker: &Arc<Waker>) -> Result<(), Error> {
-        self.addresses.clear();
-        self.dialing = None;
-        self.last_error = None;
-        match &self.target {
-            Target::Socket(path) => self.addresses.push_back(Address::Unix(path.clone())),
-            Target::Literal(address) => self.addresses.push_back(Address::Tcp(*address)),
-            Target::Name(host, port) => {
-                if self.resolving.is_none() {
-                    let receiver = resolve(host.clone(), *port, Arc::clone(waker));
-                    self.resolving = Some(receiver.map_err(|error| {
-                        connect_error(host.clone(), "no thread to resolve the name", error)
-                    })?);
-                }
+        self.cancel();
+        self.errors.clear();
+        let mut order: Vec<usize> = (0..self.plan.endpoints.len()).collect();
+        if self.plan.shuffle {
+            self.jitter.shuffle(&mut order);
+        }
+        self.endpoints = order.into();
+        for (endpoint, resolving) in self.plan.endpoints.iter().zip(&mut self.resolving) {
+            if let (Place::Name(host, port), None) = (&endpoint.place, &resolving) {
+                let receiver = resolve(host.clone(), *port, Arc::clone(waker));
+                *resolving = Some(receiver.map_err(|error| {
+                    connect_error(host.clone(), "no thread to resolve the name", error)
+                })?);
             }
         }
         Ok(())
@@ -96,14 +106,14 @@ impl Connector {
         deadline: Time,
         registry: &Registry,
         token: Token,
-    ) -> Result<Option<Stream>, Error> {
-        if self.take_resolved()? == Resolution::Pending {
-            return Ok(None);
-        }
+    ) -> Result<Option<Connection>, Error> {
         loop {
             if let Some((stream, address, give_up_at)) = self.dialing.take() {
                 match stream.is_connected() {
-                    Ok(true) => return Ok(Some(stream)),
+                    Ok(true) => {
+                        let (endpoint, give_up_at) = (self.endpoint, self.share(now, deadline));
+                        return Ok(Some(Connection { stream, endpoint, address, give_up_at }));
+                    }
                     Ok(false) if now < give_up_at => {
                         self.dialing = Some((stream, address, give_up_at));
                         return Ok(None);
@@ -112,49 +122,111 @@ impl Connector {
                     Err(error) => self.note(&address, error),
                 }
             }
-            let Some(address) = self.addresses.pop_front() else {
-                return Err(self.last_error.take().unwrap_or_else(|| no_address(&self.target)));
-            };
-            // What is left of the time is shared among the addresses that are left, so that one
-            // that swallows packets does not keep the others from being tried.
-            let share = deadline.since(now) / (self.addresses.len() as u32 + 1);
-            match Stream::connect(&address, registry, token) {
-                Ok(stream) => self.dialing = Some((stream, address, now.after(share))),
-                Err(error) => self.note(&address, error),
+            if self.resolved_by.is_some() && !self.take_resolved(now) {
+                return Ok(None);
+            }
+            if let Some(address) = self.addresses.pop_front() {
+                match Stream::connect(&address, registry, token) {
+                    Ok(stream) => {
+                        self.dialing = Some((stream, address, self.share(now, deadline)));
+                    }
+                    Err(error) => self.note(&address, error),
+                }
+            } else if let Some(endpoint) = self.endpoints.pop_front() {
+                self.enter(endpoint, now, deadline);
+            } else {
+                return Err(self.verdict());
             }
         }
     }
 
     /// When [`Connector::advance`] has to be called at the latest.
     pub(crate) fn next_timeout(&self) -> Time {
-        self.dialing.as_ref().map_or(Time::NEVER, |(_, _, give_up_at)| *give_up_at)
+        let dialing = self.dialing.as_ref().map(|(_, _, give_up_at)| *give_up_at);
+        dialing.or(self.resolved_by).unwrap_or(Time::NEVER)
     }
 
-    /// Gives the attempt up. A thread that still resolves is left alone; its answer is used by the
-    /// next attempt.
+    /// Whether there are addresses left to try, or errors of others to be reported with the last.
+    pub(crate) fn has_more(&self) -> bool {
+        !(self.addresses.is_empty() && self.endpoints.is_empty() && self.errors.is_empty())
+    }
+
+    /// The server of the last connection will not do.
+    pub(crate) fn reject(&mut self, error: Error) {
+        self.errors.push(error);
+    }
+
+    /// The server of the last connection is to be asked once more.
+    pub(crate) fn again(&mut self, endpoint: usize, address: Address) {
+        self.endpoint = endpoint;
+        self.addresses.push_front(address);
+    }
+
+    /// Gives the attempt up. Threads that still resolve are left alone; their answers are used by
+    /// the next attempt.
     pub(crate) fn cancel(&mut self) {
         self.dialing = None;
+        self.resolved_by = None;
         self.addresses.clear();
+        self.endpoints.clear();
     }
 
-    fn take_resolved(&mut self) -> Result<Resolution, Error> {
-        let Some(receiver) = &self.resolving else { return Ok(Resolution::Done) };
-        let resolved = match receiver.try_recv() {
-            Err(TryRecvError::Empty) => return Ok(Resolution::Pending),
-            Err(TryRecvError::Disconnected) => Err(io::Error::other("the resolver's thread died")),
-            Ok(resolved) => resolved,
-        };
-        self.resolving = None;
-        match resolved {
-            Ok(addresses) => {
-                self.addresses.extend(addresses.into_iter().map(Address::Tcp));
-                Ok(Resolution::Done)
+    /// What is left of the time is shared among the addresses and servers that are left, so that
+    /// one that swallows packets does not keep the others from being tried.
+    fn share(&self, now: Time, deadline: Time) -> Time {
+        let rest = self.addresses.len() + self.endpoints.len();
+        let parts = u32::try_from(rest).unwrap_or(u32::MAX).saturating_add(1);
+        now.after(deadline.since(now) / parts)
+    }
+
+    fn enter(&mut self, endpoint: usize, now: Time, deadline: Time) {
+        self.endpoint = endpoint;
+        match self.plan.endpoints.get(endpoint).map(|endpoint| &endpoint.place) {
+            Some(Place::Socket(path)) => self.addresses.push_back(Address::Unix(path.clone())),
+            Some(Place::Address(address)) => self.addresses.push_back(Address::Tcp(*address)),
+            Some(Place::Name(..)) => self.resolved_by = Some(self.share(now, deadline)),
+            None => {}
+        }
+    }
+
+    /// Looks whether the name is resolved; `false` while it has to be waited for.
+    fn take_resolved(&mut self, now: Time) -> bool {
+        let place = self.plan.endpoints[self.endpoint].place.to_string();
+        let unresolved = "the name cannot be resolved; check the host";
+        let slot = &mut self.resolving[self.endpoint];
+        match slot.as_ref().map(Receiver::try_recv) {
+            Some(Err(TryRecvError::Empty)) => {
+                if self.resolved_by.is_some_and(|until| now < until) {
+                    return false;
+                }
+                let error = io::ErrorKind::TimedOut.into();
+                self.errors.push(connect_error(place, unresolved, error));
             }
-            Err(error) => {
-                let reason = "the name cannot be resolved; check the host";
-                Err(connect_error(self.target.to_string(), reason, error))
+            None | Some(Err(TryRecvError::Disconnected)) => {
+                *slot = None;
+                let error = io::Error::other("the resolver's thread died");
+                self.errors.push(connect_error(place, unresolved, error));
+            }
+            Some(Ok(resolved)) => {
+                *slot = None;
+                match resolved {
+                    Ok(addresses) if addresses.is_empty() => {
+                        let reason = "the name has no address; check the host".into();
+                        let address = place.into();
+                        self.errors.push(Error::Connect { address, reason, source: None });
+                    }
+                    Ok(mut addresses) => {
+                        if self.plan.shuffle {
+                            self.jitter.shuffle(&mut addresses);
+                        }
+                        self.addresses.extend(addresses.into_iter().map(Address::Tcp));
+                    }
+                    Err(error) => self.errors.push(connect_error(place, unresolved, error)),
+                }
             }
         }
+        self.resolved_by = None;
+        true
     }
 
     fn note(&mut self, address: &Address, error: io::Error) {
@@ -169,14 +241,29 @@ impl Connector {
             io::ErrorKind::TimedOut => "no answer in time; is the address right, and reachable?",
             _ => "the system reports an error",
         };
-        self.last_error = Some(connect_error(address.to_string(), reason, error));
+        self.errors.push(connect_error(address.to_string(), reason, error));
     }
-}
 
-#[derive(PartialEq, Eq)]
-enum Resolution {
-    Pending,
-    Done,
+    /// Why none of the servers will do: what the only one said; of several, all of it in one text,
+    /// under the head of what tells most.
+    fn verdict(&mut self) -> Error {
+        let mut errors = std::mem::take(&mut self.errors);
+        if errors.len() == 1 {
+            return errors.remove(0);
+        }
+        let texts: Vec<_> = errors.iter().map(ToString::to_string).collect();
+        let reason: Box<str> = format!("no server would do: {}", texts.join("; ")).into();
+        let rank = |error: &Error| match error {
+            Error::Unsuitable { .. } => 2,
+            Error::Server { .. } => 1,
+            _ => 0,
+        };
+        match errors.into_iter().max_by_key(rank) {
+            Some(Error::Unsuitable { kind, .. }) => Error::Unsuitable { kind, reason },
+            Some(Error::Server { sqlstate, .. }) => Error::Server { sqlstate, message: reason },
+            _ => Error::Connect { address: self.server().into(), reason, source: None },
+        }
+    }
 }
 
 fn resolve(
@@ -194,29 +281,11 @@ fn resolve(
     Ok(receiver)
 }
 
-fn connect_error(address: String, reason: &str, error: io::Error) -> Error {
+pub(super) fn connect_error(address: String, reason: &str, error: io::Error) -> Error {
     Error::Connect {
         address: address.into(),
         reason: format!("{reason} ({error})").into(),
         source: Some(Arc::new(error)),
-    }
-}
-
-fn no_address(target: &Target) -> Error {
-    Error::Connect {
-        address: target.to_string().into(),
-        reason: "the name has no address; check the host".into(),
-        source: None,
-    }
-}
-
-impl std::fmt::Display for Target {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Socket(path) => write!(f, "{}", path.display()),
-            Self::Literal(address) => write!(f, "{address}"),
-            Self::Name(host, port) => write!(f, "{host}:{port}"),
-        }
     }
 }
 

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::ledger::Disagreement;
 use crate::context::Cause;
-use crate::error::{Error, SqlState};
-use crate::proto::fault::{Fault, Violation};
+use crate::error::{Error, SqlState, Unsuitability};
+use crate::proto::fault::{Fault, Unsuitable, Violation};
 use crate::proto::fields::ServerError;
 
 /// The error that a fault is reported as.
@@ -14,8 +14,26 @@ pub(crate) fn error(fault: Fault) -> Error {
         Fault::Violation(violation) => Error::Protocol(violation.to_string().into()),
         Fault::Server(report) => statement_error(&report),
         Fault::Auth(fault) => Error::Auth(fault.to_string().into()),
-        Fault::Unsuitable(reason) => Error::Unsuitable(reason.to_string().into()),
+        Fault::Unsuitable(reason) => {
+            Error::Unsuitable { kind: kind(&reason), reason: reason.to_string().into() }
+        }
         Fault::Internal(what) => Error::Config(what.into()),
+    }
+}
+
+fn kind(reason: &Unsuitable) -> Unsuitability {
+    match reason {
+        Unsuitable::Standby => Unsuitability::Standby,
+        Unsuitable::Pooler { .. } | Unsuitable::Unannounced | Unsuitable::Shared(_) => {
+            Unsuitability::Pooler
+        }
+        Unsuitable::Fake(_) => Unsuitability::FakeLocks,
+        Unsuitable::Engine(_) | Unsuitable::Foreign(..) | Unsuitable::Version(_) => {
+            Unsuitability::Engine
+        }
+        Unsuitable::ReadOnly => Unsuitability::ReadOnly,
+        Unsuitable::Protocol => Unsuitability::Protocol,
+        Unsuitable::Setting { .. } => Unsuitability::Setting,
     }
 }
 
@@ -52,6 +70,24 @@ pub(crate) fn connect_timeout(limit: Duration, state: &str, server: &str) -> Err
         )
         .into(),
         source: None,
+    }
+}
+
+/// What became of the witness, as the manager reports it.
+pub(crate) fn testimony(error: Error) -> Error {
+    const WHAT: &str = "the second connection, which tests the server's locks";
+    const HINT: &str = "allow the role one connection more, or leave the test out with \
+                        Config::witness(false)";
+    match error {
+        Error::Server { sqlstate, message } => {
+            let message = format!("{WHAT}, was refused: {message} ({HINT})").into();
+            Error::Server { sqlstate, message }
+        }
+        Error::Connect { address, reason, source } => {
+            let reason = format!("{WHAT}, failed: {reason} ({HINT})").into();
+            Error::Connect { address, reason, source }
+        }
+        other => other,
     }
 }
 

@@ -12,6 +12,10 @@
 //! | Ready | statements flow | [`Core::fail`] |
 //! | Closed | for good | - |
 
+mod connecting;
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +29,7 @@ use crate::error::Error;
 use crate::key::Key;
 use crate::proto::fault::Fault;
 use crate::proto::frontend::KeyParameters;
-use crate::proto::handshake::Startup;
+use crate::proto::probe::Question;
 use crate::proto::session::{Event, Session, SessionLimits, Statement};
 use crate::slots::{HoldId, Mode, Ticket};
 
@@ -57,32 +61,37 @@ pub(crate) struct Core {
 enum Link {
     Down { retry_at: Time },
     Connecting { began: Time },
-    Starting { began: Time, session: Session },
+    Starting { began: Time, session: Session, attempt: Attempt },
     Ready { session: Session, lease: Lease, since: Time },
     Closed,
+}
+
+/// What is left to do if a server does not answer, or will not do.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Attempt {
+    /// Whether there are more addresses to try.
+    pub(crate) others: bool,
+    /// Until when this one is tried, if there are.
+    pub(crate) give_up_at: Time,
+    /// Until when it may be silent before it is asked for an older protocol version; never, if
+    /// there is none to ask for.
+    pub(crate) silent_until: Time,
 }
 
 /// How the shell learns what became of the link.
 #[derive(Debug)]
 pub(crate) enum Change {
+    /// A witness is to answer this; [`Core::witnessed`] goes on.
+    Witness(Question),
+    /// The server may not know the protocol version: connect and ask for the older one.
+    OlderProtocol,
+    /// The server will not do: go on with the next address.
+    NextAddress(Error),
     /// The session is ready.
     Ready,
     /// The session, or the attempt to get one, has ended: close the connection.
     Ended(Arc<Error>),
 }
-
-/// The first pause before a reconnect, doubled with each failure up to [`BACKOFF_MAX`]; jitter
-/// takes any part of it away but [`BACKOFF_MIN`].
-const BACKOFF_BASE: Duration = Duration::from_millis(50);
-const BACKOFF_MAX: Duration = Duration::from_secs(5);
-/// A session that has lived for so long was a good one: the next pause is a short one again.
-const STEADY: Duration = Duration::from_secs(1);
-/// What shorter ones count for at the most: pauses of up to 800 ms.
-const FAILURES_FLAPPING: u32 = 4;
-/// However lucky the jitter: reconnecting is never a hot loop.
-const BACKOFF_MIN: Duration = Duration::from_millis(10);
-/// When the server says no (a wrong password, a standby), another try will hardly help.
-const BACKOFF_REFUSED: Duration = Duration::from_secs(2);
 
 impl Core {
     pub(crate) fn new(config: CoreConfig, seed: u64) -> Self {
@@ -131,71 +140,6 @@ impl Core {
         self.ledger.release(hold, sink)
     }
 
-    // ----- connecting -----
-
-    /// Whether it is time for the shell to make a connection.
-    pub(crate) fn wants_connection(&self, now: Time) -> bool {
-        matches!(self.link, Link::Down { retry_at } if retry_at <= now)
-    }
-
-    pub(crate) fn begin_connecting(&mut self, now: Time) {
-        self.link = Link::Connecting { began: now };
-    }
-
-    /// Whether the shell is to go on with connecting.
-    pub(crate) fn is_connecting(&self) -> bool {
-        matches!(self.link, Link::Connecting { .. })
-    }
-
-    /// The deadline of the whole attempt.
-    pub(crate) fn connect_deadline(&self) -> Time {
-        match &self.link {
-            Link::Connecting { began } | Link::Starting { began, .. } => {
-                began.after(self.config.connect_timeout)
-            }
-            Link::Down { .. } | Link::Ready { .. } | Link::Closed => Time::NEVER,
-        }
-    }
-
-    /// The connection stands: start a session on it.
-    pub(crate) fn connected(
-        &mut self,
-        now: Time,
-        startup: Startup,
-        sink: &mut impl Sink,
-    ) -> Option<Change> {
-        let Link::Connecting { began } = self.link else { return None };
-        match Session::new(startup, self.config.session) {
-            Ok(session) => {
-                self.link = Link::Starting { began, session };
-                None
-            }
-            Err(fault) => Some(self.fault(now, fault, sink)),
-        }
-    }
-
-    /// The connection, or the attempt to get one, has failed.
-    pub(crate) fn fail(
-        &mut self,
-        now: Time,
-        cause: Cause,
-        error: Error,
-        sink: &mut impl Sink,
-    ) -> Change {
-        if let Link::Ready { since, .. } = &self.link {
-            // A session that ends as soon as it has begun is no success: a server that does that
-            // over and over must not be asked 40 times a second.
-            let steady = now >= since.after(STEADY);
-            self.failures = if steady { 0 } else { self.failures.min(FAILURES_FLAPPING) };
-            // Requests that wait for a reconnect have lost nothing; a session's have.
-            self.ledger.offline(cause, sink);
-        }
-        let error = Arc::new(error);
-        self.last_error = Some(Arc::clone(&error));
-        self.link = Link::Down { retry_at: now.after(self.pause(&error)) };
-        Change::Ended(error)
-    }
-
     // ----- the session -----
 
     pub(crate) fn session(&mut self) -> Option<&mut Session> {
@@ -216,6 +160,7 @@ impl Core {
                     change = Some(Change::Ready);
                     continue;
                 }
+                Ok(Some(Event::Witness(question))) => return Some(Change::Witness(question)),
                 Ok(Some(event)) => self.handle_event(event, now, sink),
                 Ok(None) => return change,
                 Err(fault) => Err(fault),
@@ -263,7 +208,7 @@ impl Core {
 
     /// Acts on the deadlines that have passed.
     pub(crate) fn handle_timeout(&mut self, now: Time, sink: &mut impl Sink) -> Option<Change> {
-        if now >= self.connect_deadline() {
+        if now >= self.attempt_deadline() {
             let state = match &self.link {
                 Link::Starting { session, .. } => session.state(),
                 _ => "before a connection was made",
@@ -297,7 +242,7 @@ impl Core {
     pub(crate) fn next_timeout(&self) -> Time {
         match &self.link {
             Link::Down { retry_at } => *retry_at,
-            Link::Connecting { .. } | Link::Starting { .. } => self.connect_deadline(),
+            Link::Connecting { .. } | Link::Starting { .. } => self.attempt_deadline(),
             Link::Ready { session, lease, .. } => {
                 let beat = match session.oldest_mark() {
                     Some(mark) => lease.overdue_at(Time::from_nanos(mark)),
@@ -358,7 +303,9 @@ impl Core {
     }
 
     fn become_ready(&mut self, now: Time, sink: &mut impl Sink) {
-        if let Link::Starting { began, session } = std::mem::replace(&mut self.link, Link::Closed) {
+        if let Link::Starting { began, session, .. } =
+            std::mem::replace(&mut self.link, Link::Closed)
+        {
             // Nothing was sent before `began`, so a lease from there is on the safe side.
             let lease = Lease::new(self.config.times, began);
             self.link = Link::Ready { session, lease, since: now };
@@ -369,7 +316,7 @@ impl Core {
 
     fn handle_event(&mut self, event: Event, now: Time, sink: &mut impl Sink) -> Result<(), Fault> {
         let result = match event {
-            Event::Ready(_) => Ok(()),
+            Event::Ready(_) | Event::Witness(_) => Ok(()),
             Event::Answer { ticket, value } => {
                 self.heard(sink);
                 self.ledger.answered(Op::from_number(ticket), value, now, sink)
@@ -406,17 +353,6 @@ impl Core {
         let cause = convert::cause(&fault);
         self.fail(now, cause, convert::error(fault), sink)
     }
-
-    /// Full-jitter backoff.
-    fn pause(&mut self, error: &Error) -> Duration {
-        let doublings = self.failures.min(16);
-        self.failures = self.failures.saturating_add(1);
-        if error.is_auth() || matches!(error, Error::Unsuitable(_) | Error::Config(_)) {
-            return self.jitter.upper_half_of(BACKOFF_REFUSED);
-        }
-        let span = BACKOFF_BASE.saturating_mul(1 << doublings).min(BACKOFF_MAX);
-        self.jitter.up_to(span).max(BACKOFF_MIN)
-    }
 }
 
 /// How many rounds of key derivation run between two looks at the clock: about a millisecond.
@@ -432,6 +368,3 @@ fn statement(op: Op, key: Key) -> Statement {
         OpKind::Unlock | OpKind::UnlockAndTell | OpKind::Verify => Statement::Unlock(parameters),
     }
 }
-
-#[cfg(test)]
-mod tests;

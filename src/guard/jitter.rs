@@ -21,6 +21,14 @@ impl Jitter {
         mix(self.state)
     }
 
+    /// Puts a list in any order.
+    pub(crate) fn shuffle<T>(&mut self, list: &mut [T]) {
+        for last in (1..list.len()).rev() {
+            let any = self.next() % (last as u64 + 1);
+            list.swap(last, any as usize);
+        }
+    }
+
     /// A span between half of `span` and all of it.
     pub(crate) fn upper_half_of(&mut self, span: Duration) -> Duration {
         let half = span / 2;

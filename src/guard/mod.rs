@@ -32,6 +32,7 @@ mod seat;
 mod startup;
 mod stream;
 mod turn;
+mod witness;
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -52,7 +53,7 @@ use self::rhythm::Rhythm;
 use self::seat::Watch;
 use self::turn::{Guard, Reading};
 use crate::clock::Time;
-use crate::config::Config;
+use crate::config::{Config, Plan};
 use crate::error::Error;
 use crate::proto::session::SessionLimits;
 use crate::slots::{Drive, Slots};
@@ -111,9 +112,9 @@ const JOIN_MAX: Duration = Duration::from_millis(900);
 /// # Errors
 ///
 /// The reason why there is no session; nothing is left running then.
-pub(crate) fn spawn(config: Config) -> Result<Arc<dyn Drive>, Error> {
+pub(crate) fn spawn(plan: Plan) -> Result<Arc<dyn Drive>, Error> {
     let (sender, receiver) = sync_channel(1);
-    let (shared, poll) = build(config, sender).map_err(|error| Error::Connect {
+    let (shared, poll) = build(plan, sender).map_err(|error| Error::Connect {
         address: "the event loop".into(),
         reason: format!("it cannot be set up: {error}").into(),
         source: Some(Arc::new(error)),
@@ -140,7 +141,7 @@ pub(crate) fn spawn(config: Config) -> Result<Arc<dyn Drive>, Error> {
 }
 
 fn build(
-    config: Config,
+    plan: Plan,
     first: std::sync::mpsc::SyncSender<Result<(), Error>>,
 ) -> io::Result<Result<(Arc<Shared>, Poll), Error>> {
     let seed = match startup::seed() {
@@ -151,19 +152,23 @@ fn build(
     let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
     let registry = poll.registry().try_clone()?;
     let (driver_waker, driver_wakes) = pipe::new()?;
-    let config = Arc::new(config);
+    let plan = Arc::new(plan);
+    let config = &plan.config;
     let requests = config.max_requests;
     let slots = Slots::new(requests, config.max_locks, config.release_on_cancel);
-    let connector = Connector::new(&config);
+    let connector = Connector::new(Arc::clone(&plan), seed.rotate_left(16));
     let guard = Guard {
-        core: Core::new(core_config(&config), seed).with_server(connector.server()),
+        core: Core::new(core_config(config), seed).with_server(connector.server()),
         stream: None,
         holds: Holds::new(config.max_locks, config.release_on_cancel),
         connector,
+        peer: None,
+        witness: None,
+        witnessed: Vec::with_capacity(1),
         registry,
         waker: Arc::clone(&waker),
         lot: slots.lot(),
-        config,
+        plan,
         first: Some(first),
         unfinished: false,
     };

@@ -1,34 +1,59 @@
-//! What a session starts with, taken from the configuration.
+//! What a session starts with, taken from the plan.
 
-use crate::config::{AuthMethods, Config};
+use zeroize::Zeroizing;
+
+use super::stream::Address;
+use crate::config::{AuthMethods, Config, Endpoint, Proxy};
 use crate::error::Error;
-use crate::proto::handshake::{Methods, Startup};
+use crate::proto::authentication::{Credentials, Methods};
+use crate::proto::frontend::ProtocolVersion;
+use crate::proto::handshake::{LockSession, Purpose, Startup};
+use crate::proto::probe::{MARK_ENTROPY, Mark};
 use crate::proto::scram::{IterationLimits, NONCE_ENTROPY};
-use crate::proto::settings::SessionSettings;
+use crate::proto::settings::{SessionSettings, Transport};
 
 /// A fresh start, with fresh randomness and the same policy every time.
 ///
 /// # Errors
 ///
 /// When the operating system gives no randomness: a guessable nonce is not used instead.
-pub(crate) fn startup(config: &Config, tcp: bool) -> Result<Startup, Error> {
-    let mut entropy = [0; NONCE_ENTROPY];
-    getrandom::fill(&mut entropy).map_err(|error| no_randomness(&error))?;
-    let methods = config.auth_methods();
-    let settings = config.server_settings();
+pub(crate) fn startup(
+    config: &Config,
+    endpoint: &Endpoint,
+    version: ProtocolVersion,
+    purpose: Purpose,
+) -> Result<Startup, Error> {
+    let password = endpoint.password.as_ref();
     Ok(Startup {
-        user: config.user_name().to_owned(),
+        version,
+        refuse_older: config.refuse_3_0,
+        credentials: Credentials {
+            user: config.user_name().to_owned(),
+            password: password.map(|secret| Zeroizing::new(secret.expose().to_owned())),
+            methods: methods(endpoint.methods),
+            entropy: random::<NONCE_ENTROPY>()?,
+            iterations: IterationLimits::DEFAULT,
+        },
         database: config.database().to_owned(),
         application_name: config.application_name.clone(),
-        password: config.password.as_ref().map(|secret| secret.expose().to_owned().into()),
-        methods: Methods {
-            none: methods.contains(AuthMethods::NONE),
-            password: methods.contains(AuthMethods::PASSWORD),
-            md5: methods.contains(AuthMethods::MD5),
-            scram_sha_256: methods.contains(AuthMethods::SCRAM_SHA_256),
-        },
-        entropy,
-        iterations: IterationLimits::DEFAULT,
+        options: config.options.clone(),
+        purpose,
+    })
+}
+
+/// The purpose of the manager's own session.
+///
+/// # Errors
+///
+/// As for [`startup`].
+pub(crate) fn locks(config: &Config, address: &Address, witness: bool) -> Result<Purpose, Error> {
+    let settings = config.server_settings();
+    let transport = match (config.proxy, address) {
+        (Proxy::SessionAffine, _) => Transport::Unknown,
+        (Proxy::None, Address::Tcp(_)) => Transport::Tcp,
+        (Proxy::None, Address::Unix(_)) => Transport::Unix,
+    };
+    Ok(Purpose::Locks(LockSession {
         settings: SessionSettings {
             idle_session_timeout_ms: settings.idle_session_timeout_ms,
             tcp_keepalives_idle_s: settings.keepalives_idle_s,
@@ -36,17 +61,40 @@ pub(crate) fn startup(config: &Config, tcp: bool) -> Result<Startup, Error> {
             tcp_keepalives_count: settings.keepalives_count,
             tcp_user_timeout_ms: settings.tcp_user_timeout_ms,
             client_connection_check_interval_ms: settings.client_connection_check_interval_ms,
-            tcp,
+            transport,
         },
-    })
+        mark: Mark::new(random::<MARK_ENTROPY>()?),
+        session_affine: config.proxy == Proxy::SessionAffine,
+        read_write: config.read_write,
+        witness,
+    }))
 }
 
 /// A seed for the jitter.
 pub(crate) fn seed() -> Result<u64, Error> {
-    getrandom::u64().map_err(|error| no_randomness(&error))
+    Ok(u64::from_ne_bytes(random()?))
 }
 
-fn no_randomness(error: &getrandom::Error) -> Error {
-    let reason = format!("the operating system gives no random numbers ({error})");
-    Error::Connect { address: "the server".into(), reason: reason.into(), source: None }
+fn random<const N: usize>() -> Result<[u8; N], Error> {
+    let mut bytes = [0; N];
+    match getrandom::fill(&mut bytes) {
+        Ok(()) => Ok(bytes),
+        Err(error) => {
+            let reason = format!("the operating system gives no random numbers ({error})");
+            Err(Error::Connect {
+                address: "the server".into(),
+                reason: reason.into(),
+                source: None,
+            })
+        }
+    }
+}
+
+fn methods(methods: AuthMethods) -> Methods {
+    Methods {
+        none: methods.contains(AuthMethods::NONE),
+        password: methods.contains(AuthMethods::PASSWORD),
+        md5: methods.contains(AuthMethods::MD5),
+        scram_sha_256: methods.contains(AuthMethods::SCRAM_SHA_256),
+    }
 }

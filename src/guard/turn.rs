@@ -7,20 +7,23 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::SyncSender;
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, channel};
 
 use mio::{Registry, Token, Waker};
 
 use super::Shared;
-use super::connect::Connector;
-use super::core::{Change, Core};
+use super::connect::{Connection, Connector};
+use super::core::{Attempt, Change, Core};
 use super::holds::Holds;
-use super::startup::startup;
-use super::stream::{Input, Stream};
+use super::startup::{locks, startup};
+use super::stream::{Address, Input, Stream};
+use super::witness::Witness;
 use crate::clock::Time;
-use crate::config::Config;
+use crate::config::Plan;
 use crate::context::Cause;
 use crate::error::Error;
+use crate::proto::frontend::ProtocolVersion;
+use crate::proto::probe::Question;
 use crate::slots::{Slots, Submission, Work};
 
 /// What the seat's holder works with.
@@ -30,15 +33,31 @@ pub(crate) struct Guard {
     pub(crate) stream: Option<Stream>,
     pub(crate) holds: Holds,
     pub(crate) connector: Connector,
+    /// Whom the session, or the attempt to get one, is with.
+    pub(crate) peer: Option<Peer>,
+    /// The witness that is being heard.
+    pub(crate) witness: Option<Receiver<Result<(), Error>>>,
+    /// The addresses whose witnesses were content.
+    pub(crate) witnessed: Vec<Address>,
     pub(crate) registry: Registry,
     pub(crate) waker: Arc<Waker>,
-    pub(crate) config: Arc<Config>,
+    pub(crate) plan: Arc<Plan>,
     /// The queue's other half.
     pub(crate) lot: VecDeque<Submission>,
     /// Who waits for the very first session.
     pub(crate) first: Option<SyncSender<Result<(), Error>>>,
     /// Whether a turn stopped before all its work was done.
     pub(crate) unfinished: bool,
+}
+
+/// Whom a session is with.
+#[derive(Debug, Clone)]
+pub(crate) struct Peer {
+    /// The index of the endpoint in the plan.
+    pub(crate) endpoint: usize,
+    pub(crate) address: Address,
+    /// The protocol version that it is asked for.
+    pub(crate) version: ProtocolVersion,
 }
 
 /// How much a turn reads.
@@ -58,6 +77,9 @@ pub(crate) const CONNECTION: Token = Token(0);
 /// A turn reads no more than this, so that a flood cannot keep the deadlines from being noticed.
 const READ_MAX: usize = 64 * 1024;
 
+/// How many addresses are remembered; beyond that, a witness is heard once more.
+const WITNESSED_MAX: usize = 64;
+
 impl Guard {
     pub(crate) fn turn(&mut self, shared: &Shared, now: Time, reading: Reading) {
         self.unfinished = false;
@@ -70,6 +92,7 @@ impl Guard {
         }
         let change = self.core.handle_timeout(now, &mut self.holds.settler(shared));
         self.apply(change, shared);
+        self.hear_witness(shared, now);
         self.connect(shared, now);
         self.work(shared, now);
         self.core.encode(now);
@@ -107,7 +130,7 @@ impl Guard {
             let _ = stream.write(session.output());
         }
         self.core.closed();
-        self.stream = None;
+        self.hang_up();
         self.connector.cancel();
         shared.lease_until.store(0, Ordering::Release);
         // What came in between the two is refused by a core that is closed.
@@ -232,23 +255,84 @@ impl Guard {
             return;
         }
         let deadline = self.core.connect_deadline();
-        let connected = self.connector.advance(now, deadline, &self.registry, CONNECTION);
-        let begun = connected.and_then(|stream| match stream {
-            None => Ok(None),
-            Some(stream) => {
-                let _ = stream.set_nodelay();
-                Ok(Some((stream, startup(&self.config, self.connector.is_tcp())?)))
-            }
-        });
-        match begun {
+        match self.connector.advance(now, deadline, &self.registry, CONNECTION) {
             Ok(None) => {}
-            Ok(Some((stream, startup))) => {
-                self.stream = Some(stream);
-                let change = self.core.connected(now, startup, &mut self.holds.settler(shared));
-                self.apply(change, shared);
+            Ok(Some(connection)) => {
+                if let Err(error) = self.start(shared, now, connection) {
+                    self.fail(shared, now, error);
+                }
             }
             Err(error) => self.fail(shared, now, error),
         }
+    }
+
+    /// Starts a session on a connection that stands.
+    fn start(&mut self, shared: &Shared, now: Time, connection: Connection) -> Result<(), Error> {
+        let Connection { stream, endpoint, address, give_up_at } = connection;
+        let _ = stream.set_nodelay();
+        let config = &self.plan.config;
+        // The one that was asked for the newer version in vain is asked for the older one.
+        let again = self.peer.take().filter(|peer| peer.address == address);
+        let version = match again {
+            Some(peer) => peer.version,
+            None if config.ask_3_2 => ProtocolVersion::V3_2,
+            None => ProtocolVersion::V3_0,
+        };
+        let can_ask_older = version == ProtocolVersion::V3_2 && !config.refuse_3_0;
+        let attempt = Attempt {
+            others: self.connector.has_more(),
+            give_up_at,
+            silent_until: match can_ask_older {
+                true => now.after(give_up_at.since(now) / 2),
+                false => Time::NEVER,
+            },
+        };
+        let witness = config.witness && !self.witnessed.contains(&address);
+        let purpose = locks(config, &address, witness)?;
+        let startup = startup(config, &self.plan.endpoints[endpoint], version, purpose)?;
+        self.peer = Some(Peer { endpoint, address, version });
+        self.stream = Some(stream);
+        let settler = &mut self.holds.settler(shared);
+        let change = self.core.connected(now, startup, attempt, settler);
+        self.apply(change, shared);
+        Ok(())
+    }
+
+    /// Has a witness look at the session's lock.
+    fn ask_witness(&mut self, question: Question) {
+        let Some(Peer { endpoint, address, version }) = self.peer.clone() else { return };
+        let deadline = self.core.connect_deadline();
+        let plan = Arc::clone(&self.plan);
+        let witness = Witness { plan, endpoint, address, version, question, deadline };
+        // Without a thread there is no witness, which the turn notices.
+        self.witness = Some(witness.ask(Arc::clone(&self.waker)).unwrap_or_else(|_| channel().1));
+    }
+
+    fn hear_witness(&mut self, shared: &Shared, now: Time) {
+        let testimony = match self.witness.as_ref().map(Receiver::try_recv) {
+            None | Some(Err(TryRecvError::Empty)) => return,
+            Some(Ok(testimony)) => testimony,
+            Some(Err(TryRecvError::Disconnected)) => Err(Error::Connect {
+                address: self.connector.server().into(),
+                reason: "no thread for the second connection, which tests the server's locks"
+                    .into(),
+                source: None,
+            }),
+        };
+        self.witness = None;
+        if let (Ok(()), Some(peer)) = (&testimony, &self.peer) {
+            if self.witnessed.len() < WITNESSED_MAX {
+                self.witnessed.push(peer.address.clone());
+            }
+        }
+        let change = self.core.witnessed(now, testimony, &mut self.holds.settler(shared));
+        self.apply(change, shared);
+    }
+
+    fn hang_up(&mut self) {
+        self.stream = None;
+        // What it still finds out is about a session that is gone.
+        self.witness = None;
     }
 
     fn lose(&mut self, shared: &Shared, now: Time, reason: &str, error: Option<std::io::Error>) {
@@ -281,8 +365,23 @@ impl Guard {
                     let _ = first.try_send(Ok(()));
                 }
             }
+            Some(Change::Witness(question)) => self.ask_witness(question),
+            Some(Change::OlderProtocol) => {
+                self.hang_up();
+                if let Some(peer) = &mut self.peer {
+                    peer.version = ProtocolVersion::V3_0;
+                    self.connector.again(peer.endpoint, peer.address.clone());
+                }
+                self.unfinished = true;
+            }
+            Some(Change::NextAddress(error)) => {
+                self.hang_up();
+                self.connector.reject(error);
+                self.unfinished = true;
+            }
             Some(Change::Ended(error)) => {
-                self.stream = None;
+                self.hang_up();
+                self.peer = None;
                 self.connector.cancel();
                 if let Some(first) = self.first.take() {
                     // The first attempt is the caller's to judge: no second one is made.

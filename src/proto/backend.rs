@@ -31,6 +31,8 @@ pub enum BackendMessage<'a> {
     BackendKeyData {
         /// The server process of the session.
         process_id: i32,
+        /// How many bytes the cancel key has; we never use it.
+        key_length: usize,
     },
     /// '2'.
     BindComplete,
@@ -199,8 +201,7 @@ fn body_of<'a>(tag: u8, body: &mut Reader<'a>) -> Result<BackendMessage<'a>, Vio
         b'R' => BackendMessage::Authentication(authentication(body)?),
         b'K' => {
             let process_id = body.i32()?;
-            body.all();
-            BackendMessage::BackendKeyData { process_id }
+            BackendMessage::BackendKeyData { process_id, key_length: body.all().len() }
         }
         b'2' => BackendMessage::BindComplete,
         b'C' => {

@@ -118,14 +118,44 @@ pub enum Unsuitable {
     /// The session is not with the backend that runs the statements.
     #[error(
         "the session was opened with process {announced} and runs in process {actual}: a pooler \
-         stands between; connect to PostgreSQL itself"
+         or proxy stands between; connect to PostgreSQL itself, or, if it keeps each session on \
+         one server process (PgBouncer in session mode), say so with \
+         Config::proxy(Proxy::SessionAffine)"
     )]
     Pooler {
-        /// The process id of BackendKeyData, 0 when it was never sent.
+        /// The process id of BackendKeyData.
         announced: i32,
         /// The answer of `pg_backend_pid()`.
         actual: i32,
     },
+    /// Nobody said which process the session is with.
+    #[error(
+        "it announced no server process for the session: a proxy stands between; connect to \
+         PostgreSQL itself, or, if the proxy keeps each session on one server process, say so \
+         with Config::proxy(Proxy::SessionAffine)"
+    )]
+    Unannounced,
+    /// The session shares a server process with others.
+    #[error(
+        "the session is not alone in its server process ({0}): a pooler hands processes round; \
+         connect to PostgreSQL itself, or to a pooler in session mode"
+    )]
+    Shared(&'static str),
+    /// A lock does not exclude.
+    #[error("its advisory locks exclude nobody ({0}); use a PostgreSQL server")]
+    Fake(&'static str),
+    /// An engine whose locks are known not to exclude.
+    #[error("it is {0}; use a PostgreSQL server")]
+    Engine(&'static str),
+    /// The server lacks what every PostgreSQL has.
+    #[error("it cannot run what every PostgreSQL can (SQLSTATE {0}: {1}); use a PostgreSQL server")]
+    Foreign(Box<str>, Box<str>),
+    /// Only a session that can write was asked for.
+    #[error(
+        "its transactions are read-only, and target_session_attrs=read-write was asked for; \
+         connect to another server, or set default_transaction_read_only=off"
+    )]
+    ReadOnly,
     /// A setting was not taken.
     #[error(
         "the server keeps {name} at '{actual}' where '{wanted}' was set; locks need that value"
@@ -138,6 +168,12 @@ pub enum Unsuitable {
         /// The value read back.
         actual: Box<str>,
     },
+    /// An old protocol, where the configuration asks for a newer one.
+    #[error(
+        "it speaks protocol 3.0 only, and min_protocol_version=3.2 was asked for; use PostgreSQL \
+         18 or later, or lower min_protocol_version"
+    )]
+    Protocol,
     /// An old server.
     #[error("its version is '{0}'; PostgreSQL 10 or later is needed")]
     Version(Box<str>),

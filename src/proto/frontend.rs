@@ -6,8 +6,24 @@
 
 use super::buffer::{Full, WriteBuf};
 
-/// The protocol version that is asked for: 3.2 (manual: protocol-overview, "Protocol Versions").
-pub const PROTOCOL_VERSION: i32 = 0x0003_0002;
+/// A protocol version to ask for (manual: protocol-overview, "Protocol Versions").
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProtocolVersion {
+    /// What every server speaks.
+    V3_0,
+    /// Longer cancel keys; servers that do not speak it offer 3.0 instead.
+    V3_2,
+}
+
+impl ProtocolVersion {
+    /// As in the StartupMessage.
+    pub const fn to_number(self) -> i32 {
+        match self {
+            Self::V3_0 => 0x0003_0000,
+            Self::V3_2 => 0x0003_0002,
+        }
+    }
+}
 
 /// Type OIDs of the parameters that are used (catalog `pg_type`).
 pub const INT8_OID: i32 = 20;
@@ -17,9 +33,13 @@ pub const INT4_OID: i32 = 23;
 pub const TEXT_OID: i32 = 25;
 
 /// Asks for a session. Parameters are pairs of name and value.
-pub fn startup_message(buf: &mut WriteBuf, parameters: &[(&str, &str)]) -> Result<(), Full> {
+pub fn startup_message(
+    buf: &mut WriteBuf,
+    version: ProtocolVersion,
+    parameters: &[(&str, &str)],
+) -> Result<(), Full> {
     buf.message(None, |body| {
-        body.i32(PROTOCOL_VERSION);
+        body.i32(version.to_number());
         for (name, value) in parameters {
             body.string(name);
             body.string(value);

@@ -1,5 +1,5 @@
 //! From the StartupMessage to the first ReadyForQuery of a prepared session (manual:
-//! protocol-flow, "Start-up" and "Extended Query"; sasl-authentication).
+//! protocol-flow, "Start-up" and "Extended Query").
 //!
 //! A whitelist: each state takes the messages of the table below and nothing else. Once
 //! authentication is over, ParameterStatus, NoticeResponse and NotificationResponse may come
@@ -7,62 +7,72 @@
 //!
 //! | state | takes | then |
 //! |---|---|---|
-//! | Authenticating | NegotiateProtocolVersion once | Authenticating |
-//! | Authenticating | AuthenticationOk, if allowed | Settling |
-//! | Authenticating | a password request; AuthenticationSASL | AwaitOk; SaslContinue |
-//! | SaslContinue | AuthenticationSASLContinue | Deriving |
-//! | Deriving | nothing: what comes waits until we have computed | SaslFinal |
-//! | SaslFinal | AuthenticationSASLFinal | AwaitOk |
-//! | AwaitOk | AuthenticationOk | Settling |
-//! | Settling | BackendKeyData once, ReadyForQuery | Configuring |
-//! | Configuring | the reply to Parse, Bind, Execute and Sync, in order | Preparing |
-//! | Preparing | ParseComplete for each statement, ReadyForQuery | done |
+//! | Authenticating | NegotiateProtocolVersion once, first of all | Authenticating |
+//! | Authenticating | what [`authentication`](super::authentication) takes | Settling |
+//! | Settling | BackendKeyData once, ReadyForQuery | Identity; of a witness: Testimony |
+//! | Identity | the reply to a statement | Settings |
+//! | Settings | the reply to a statement, ReadyForQuery | Confirmation |
+//! | Confirmation | the reply to a statement, ReadyForQuery | Preparing |
+//! | Preparing | ParseComplete for each statement, ReadyForQuery | Witnessing; Release; done |
+//! | Witnessing | nothing: the witness is heard first | Release; done |
+//! | Release | the reply to a statement, ReadyForQuery | done |
+//! | Testimony | the reply to a statement, ReadyForQuery | done |
 //!
-//! Configuring and Preparing have a Sync each and go out in one write.
+//! [`probe`] says what is asked and why. Confirmation and Preparing have a Sync each and go out in
+//! one write; the Sync before them is the moment at which a pooler may show itself.
 
-use zeroize::Zeroizing;
-
-use super::backend::{self, Authentication, BackendMessage};
+use super::authentication::{Authenticator, Credentials};
+use super::backend::{self, BackendMessage, DataRow};
 use super::buffer::{Full, WriteBuf};
-use super::fault::{AuthFault, Fault, Unsuitable, Violation};
-use super::fields::{printable, split_string};
-use super::frontend::{self, INT4_OID, INT8_OID, TEXT_OID};
-use super::md5::md5_password;
-use super::scram::{IterationLimits, NONCE_ENTROPY, ScramClient, ServerVerified};
+use super::fault::{Fault, Unsuitable, Violation};
+use super::fields::{Fields, printable};
+use super::frontend::{self, INT4_OID, INT8_OID, KeyParameters, ProtocolVersion, TEXT_OID};
+use super::probe::{self, Expectation, Identity, Mark, Question};
 use super::settings::{self, SessionSettings};
 
 /// Everything that a session needs to start. Made afresh for every connection: nothing of an
 /// earlier one is left in it.
+#[derive(Debug)]
 pub struct Startup {
-    /// The role.
-    pub user: String,
+    /// The protocol version to ask for.
+    pub version: ProtocolVersion,
+    /// Whether a server that does not speak that version is refused.
+    pub refuse_older: bool,
+    /// The role, and how it proves itself.
+    pub credentials: Credentials,
     /// The database.
     pub database: String,
     /// Shown in `pg_stat_activity`.
     pub application_name: String,
-    /// The password, where one is configured.
-    pub password: Option<Zeroizing<String>>,
-    /// The authentication methods that may be used.
-    pub methods: Methods,
-    /// Randomness for the SCRAM nonce.
-    pub entropy: [u8; NONCE_ENTROPY],
-    /// How many SCRAM iterations are accepted.
-    pub iterations: IterationLimits,
-    /// The session settings.
-    pub settings: SessionSettings,
+    /// Command-line options for the server process (libpq's `options`), where there are any.
+    pub options: Option<String>,
+    /// What the session is for.
+    pub purpose: Purpose,
 }
 
-/// Which authentication methods the configuration allows, as libpq's `require_auth` names them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Methods {
-    /// AuthenticationOk without any exchange.
-    pub none: bool,
-    /// The password in clear.
-    pub password: bool,
-    /// The password through MD5.
-    pub md5: bool,
-    /// SCRAM-SHA-256.
-    pub scram_sha_256: bool,
+/// What a session is for.
+#[derive(Debug)]
+pub enum Purpose {
+    /// Locks.
+    Locks(LockSession),
+    /// To say whether another session's lock excludes.
+    Testimony(Question),
+}
+
+/// How a session for locks is set up, and what it has to stand up to.
+#[derive(Debug)]
+pub struct LockSession {
+    /// The session settings.
+    pub settings: SessionSettings,
+    /// Fresh randomness.
+    pub mark: Mark,
+    /// Whether a proxy may stand between that keeps each session on one server process. The marked
+    /// key stays locked then, for it is what makes some of them do so.
+    pub session_affine: bool,
+    /// Whether the session has to be able to write.
+    pub read_write: bool,
+    /// Whether a witness has to be heard.
+    pub witness: bool,
 }
 
 /// What is known of the server once the session is ready.
@@ -72,60 +82,67 @@ pub struct Greeting {
     pub server_major: u32,
     /// The server process of this session.
     pub process_id: i32,
+    /// How many locks the server's table has room for, where it says so.
+    pub lock_table: Option<u64>,
 }
 
 /// The prepared lock statements: name, text, parameter types. The texts are not qualified, since
 /// the settings statement has put nothing but `pg_catalog` on the search path.
 pub const STATEMENTS: [(&str, &str, &[i32]); 4] = [
     ("t", "SELECT pg_try_advisory_lock($1)", &[INT8_OID]),
-    ("u", "SELECT pg_advisory_unlock($1)", &[INT8_OID]),
+    ("u", UNLOCK.1, &[INT8_OID]),
     ("tp", "SELECT pg_try_advisory_lock($1, $2)", &[INT4_OID, INT4_OID]),
     ("up", "SELECT pg_advisory_unlock($1, $2)", &[INT4_OID, INT4_OID]),
 ];
 
+/// Name and text of the statement that also gives the marked key back.
+const UNLOCK: (&str, &str) = ("u", "SELECT pg_advisory_unlock($1)");
+
 /// The start of a session.
 #[derive(Debug)]
 pub struct Handshake {
-    startup: Startup,
+    purpose: Purpose,
     state: State,
+    /// The version that both sides speak, as in the StartupMessage.
+    version: i32,
+    refuse_older: bool,
     negotiated: bool,
     server_major: Option<u32>,
-    process_id: Option<i32>,
+    announced: Option<i32>,
+    identity: Option<Identity>,
 }
 
 #[derive(Debug)]
 enum State {
-    Authenticating,
-    SaslContinue(Box<ScramClient>),
-    Deriving(Box<ScramClient>),
-    SaslFinal(Box<ScramClient>),
-    #[expect(dead_code, reason = "the proof is never read: that it exists is what it says")]
-    AwaitOk(Authenticated),
+    Authenticating(Box<Authenticator>),
     Settling,
-    Configuring(Reply),
+    Asking(Query, Reply),
+    /// The query is answered, and its Sync is not.
+    Answered(Query),
     Preparing {
         parsed: usize,
     },
+    Witnessing,
     Done,
 }
 
-/// The next message of the settings statement's reply.
-#[derive(Debug, Clone, Copy)]
+/// The statements of a session's start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Query {
+    Identity,
+    Settings,
+    Confirmation,
+    Release,
+    Testimony,
+}
+
+/// The next message of a statement's reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reply {
     ParseComplete,
     BindComplete,
     DataRow,
     CommandComplete,
-    ReadyForQuery,
-}
-
-/// Proof that an allowed exchange took place; AuthenticationOk counts for nothing without it.
-#[derive(Debug)]
-enum Authenticated {
-    /// A password was sent, in clear or through MD5: this side proved itself, the server did not.
-    PasswordSent,
-    /// The server's signature was verified.
-    Scram(ServerVerified),
 }
 
 /// What follows a message.
@@ -133,6 +150,8 @@ enum Authenticated {
 pub enum Step {
     /// More messages have to come.
     Continue,
+    /// A witness is to answer this before it goes on.
+    Witness(Question),
     /// The session is ready.
     Done(Greeting),
 }
@@ -142,38 +161,46 @@ impl Handshake {
     ///
     /// # Errors
     ///
-    /// When a parameter is too long or holds a NUL byte.
+    /// When a parameter is too long.
     pub fn new(startup: Startup, out: &mut WriteBuf) -> Result<Self, Fault> {
-        frontend::startup_message(
-            out,
-            &[
-                ("user", &startup.user),
-                ("database", &startup.database),
-                ("application_name", &startup.application_name),
-                ("client_encoding", "UTF8"),
-            ],
-        )
-        .map_err(|Full| Fault::Internal("the StartupMessage does not fit its buffer"))?;
+        let parameters = [
+            ("user", startup.credentials.user.as_str()),
+            ("database", &startup.database),
+            ("application_name", &startup.application_name),
+            ("client_encoding", "UTF8"),
+            ("options", startup.options.as_deref().unwrap_or_default()),
+        ];
+        // An absent option is not sent, since not every pooler knows the parameter.
+        let count = if startup.options.is_some() { 5 } else { 4 };
+        let parameters = parameters.get(..count).unwrap_or_default();
+        frontend::startup_message(out, startup.version, parameters)
+            .map_err(|Full| Fault::Internal("the StartupMessage does not fit its buffer"))?;
         Ok(Self {
-            startup,
-            state: State::Authenticating,
+            purpose: startup.purpose,
+            state: State::Authenticating(Box::new(Authenticator::new(startup.credentials))),
+            version: startup.version.to_number(),
+            refuse_older: startup.refuse_older,
             negotiated: false,
             server_major: None,
-            process_id: None,
+            announced: None,
+            identity: None,
         })
     }
 
     /// Where the handshake is, for an error or a trace.
     pub fn state(&self) -> &'static str {
-        match self.state {
-            State::Authenticating => "before an authentication request",
-            State::SaslContinue(_) => "where AuthenticationSASLContinue has to follow",
-            State::Deriving(_) => "before our SASL response was sent",
-            State::SaslFinal(_) => "where AuthenticationSASLFinal has to follow",
-            State::AwaitOk(_) => "where AuthenticationOk has to follow",
+        match &self.state {
+            State::Authenticating(authenticator) => authenticator.state(),
             State::Settling => "before the first ReadyForQuery",
-            State::Configuring(_) => "in the reply to the settings statement",
+            State::Asking(query, _) | State::Answered(query) => match query {
+                Query::Identity => "in the reply to the identity statement",
+                Query::Settings => "in the reply to the settings statement",
+                Query::Confirmation => "in the reply to the confirmation statement",
+                Query::Release => "in the reply to the release of the marked key",
+                Query::Testimony => "in the reply to the witness's statement",
+            },
             State::Preparing { .. } => "in the reply to the Parse messages",
+            State::Witnessing => "while a second connection was looked at",
             State::Done => "after the handshake",
         }
     }
@@ -189,47 +216,40 @@ impl Handshake {
         out: &mut WriteBuf,
     ) -> Result<Step, Fault> {
         if let BackendMessage::ErrorResponse(report) = message {
-            return Err(Fault::Server(Box::new(report.to_error())));
+            return Err(self.reported(*report));
         }
         if self.is_authenticated() && self.handle_asynchronous(message)? {
             return Ok(Step::Continue);
         }
         let state = std::mem::replace(&mut self.state, State::Done);
-        let unexpected =
-            |state| Violation::Unexpected { message: backend::name(message), state }.into();
         self.state = match (state, message) {
-            (State::Authenticating, BackendMessage::Authentication(request)) => {
-                self.handle_request(request, out)?
-            }
-            (State::Authenticating, BackendMessage::NegotiateProtocolVersion { .. }) => {
-                self.handle_negotiation(message)?
-            }
-            (
-                State::SaslContinue(mut scram),
-                BackendMessage::Authentication(Authentication::SaslContinue(body)),
-            ) => {
-                scram.server_first(body).map_err(AuthFault::from)?;
-                State::Deriving(scram)
+            (State::Authenticating(mut authenticator), BackendMessage::Authentication(request)) => {
+                match authenticator.handle(request, out)? {
+                    true => State::Settling,
+                    false => State::Authenticating(authenticator),
+                }
             }
             (
-                State::SaslFinal(scram),
-                BackendMessage::Authentication(Authentication::SaslFinal(body)),
-            ) => {
-                let proof = scram.server_final(body).map_err(AuthFault::from)?;
-                State::AwaitOk(Authenticated::Scram(proof))
+                State::Authenticating(authenticator),
+                BackendMessage::NegotiateProtocolVersion { version, unknown_options },
+            ) if authenticator.is_untouched() => {
+                self.negotiate(*version, *unknown_options)?;
+                State::Authenticating(authenticator)
             }
-            (State::AwaitOk(_), BackendMessage::Authentication(Authentication::Ok)) => {
-                self.startup.password = None;
-                State::Settling
-            }
-            (State::Settling, BackendMessage::BackendKeyData { process_id })
-                if self.process_id.is_none() =>
+            (State::Settling, BackendMessage::BackendKeyData { process_id, key_length })
+                if self.announced.is_none() =>
             {
-                self.process_id = Some(*process_id);
+                self.check_key(*key_length)?;
+                self.announced = Some(*process_id);
                 State::Settling
             }
-            (State::Settling, BackendMessage::ReadyForQuery(b'I')) => self.configure(out)?,
-            (State::Configuring(reply), message) => self.handle_reply(reply, message)?,
+            (State::Settling, BackendMessage::ReadyForQuery(b'I')) => self.begin(out)?,
+            (State::Asking(query, reply), message) => self.handle_reply(query, reply, message)?,
+            (State::Answered(query), BackendMessage::ReadyForQuery(b'I')) => match query {
+                Query::Release | Query::Testimony => return Ok(Step::Done(self.greeting())),
+                Query::Identity | Query::Settings => self.confirm(out)?,
+                Query::Confirmation => State::Preparing { parsed: 0 },
+            },
             (State::Preparing { parsed }, BackendMessage::ParseComplete)
                 if parsed < STATEMENTS.len() =>
             {
@@ -238,48 +258,70 @@ impl Handshake {
             (State::Preparing { parsed }, BackendMessage::ReadyForQuery(b'I'))
                 if parsed == STATEMENTS.len() =>
             {
-                return Ok(Step::Done(self.greeting()));
+                return self.finish(out);
             }
             (state, _) => {
                 self.state = state;
-                return Err(unexpected(self.state()));
+                return Err(self.unexpected(message));
             }
         };
         Ok(Step::Continue)
     }
 
-    /// Whether [`Handshake::derive`] has work to do.
-    pub fn is_deriving(&self) -> bool {
-        matches!(self.state, State::Deriving(_))
+    /// The witness was heard, and content.
+    ///
+    /// # Errors
+    ///
+    /// When the next statement cannot be written.
+    pub fn witnessed(&mut self, out: &mut WriteBuf) -> Result<Step, Fault> {
+        match self.state {
+            State::Witnessing => self.release(out),
+            _ => Err(Fault::Internal("a testimony that nobody asked for")),
+        }
     }
 
-    /// Computes at most `rounds` rounds of the key derivation that the server's iteration count
-    /// demands, and sends the response once it is through. In slices, so that a large count never
-    /// keeps a deadline from being noticed.
+    /// Whether [`Handshake::derive`] has work to do.
+    pub fn is_deriving(&self) -> bool {
+        matches!(&self.state, State::Authenticating(authenticator) if authenticator.is_deriving())
+    }
+
+    /// Goes on with the key derivation; see [`Authenticator::derive`].
     ///
     /// # Errors
     ///
     /// When the response cannot be made.
     pub fn derive(&mut self, rounds: u32, out: &mut WriteBuf) -> Result<(), Fault> {
-        let State::Deriving(scram) = &mut self.state else { return Ok(()) };
-        if !scram.derive(rounds) {
-            return Ok(());
+        match &mut self.state {
+            State::Authenticating(authenticator) => authenticator.derive(rounds, out),
+            _ => Ok(()),
         }
-        let response = scram.client_final().map_err(AuthFault::from)?;
-        frontend::sasl_response(out, response)
-            .map_err(|Full| Fault::Internal("the SASL response does not fit its buffer"))?;
-        self.state = match std::mem::replace(&mut self.state, State::Done) {
-            State::Deriving(scram) => State::SaslFinal(scram),
-            other => other,
-        };
-        Ok(())
+    }
+
+    /// Whether nothing was asked of us yet.
+    pub fn is_untouched(&self) -> bool {
+        matches!(&self.state, State::Authenticating(authenticator) if authenticator.is_untouched())
     }
 
     fn is_authenticated(&self) -> bool {
-        matches!(
-            self.state,
-            State::Settling | State::Configuring(_) | State::Preparing { .. } | State::Done
-        )
+        !matches!(self.state, State::Authenticating(_))
+    }
+
+    /// An error of the server while it is looked at says that it is no PostgreSQL, if it lacks a
+    /// function, a table or a type.
+    fn reported(&self, report: Fields<'_>) -> Fault {
+        let error = report.to_error();
+        let query = match self.state {
+            State::Asking(query, _) | State::Answered(query) => Some(query),
+            _ => None,
+        };
+        let is_lacking = matches!(&error.sqlstate, b"42883" | b"42P01" | b"42704" | b"0A000");
+        match query {
+            Some(Query::Identity | Query::Confirmation | Query::Testimony) if is_lacking => {
+                let sqlstate = printable(&error.sqlstate, 5);
+                Unsuitable::Foreign(sqlstate, error.message).into()
+            }
+            _ => Fault::Server(Box::new(error)),
+        }
     }
 
     /// Takes the messages that may come at any time; says whether it was one.
@@ -289,7 +331,10 @@ impl Handshake {
                 self.server_major = Some(major_version(value)?);
                 Ok(true)
             }
-            // Also after the settings row has said otherwise: the last word counts.
+            BackendMessage::ParameterStatus { name: probe::COCKROACH_PARAMETER, .. } => {
+                Err(Unsuitable::Engine(probe::COCKROACH).into())
+            }
+            // Also after the identity has said otherwise: the last word counts.
             BackendMessage::ParameterStatus { name: b"in_hot_standby", value: b"on" } => {
                 Err(Unsuitable::Standby.into())
             }
@@ -301,159 +346,193 @@ impl Handshake {
         }
     }
 
-    /// Answers an authentication request, if the configuration allows its method.
-    fn handle_request(
-        &self,
-        request: &Authentication<'_>,
-        out: &mut WriteBuf,
-    ) -> Result<State, Fault> {
-        let methods = self.startup.methods;
-        let permit = |allowed: bool, asked: &'static str| match asked {
-            _ if allowed => Ok(()),
-            "none" => Err(AuthFault::Unasked { allowed: methods.to_string().into() }),
-            _ if self.startup.password.is_none() => Err(AuthFault::NoPassword),
-            _ => Err(AuthFault::Refused { asked, allowed: methods.to_string().into() }),
-        };
-        let full = |Full| Fault::Internal("an authentication response does not fit its buffer");
-        match request {
-            Authentication::Ok => {
-                permit(methods.none, "none")?;
-                Ok(State::Settling)
-            }
-            Authentication::CleartextPassword => {
-                permit(methods.password, "password")?;
-                frontend::password_message(out, self.password()?).map_err(full)?;
-                Ok(State::AwaitOk(Authenticated::PasswordSent))
-            }
-            Authentication::Md5Password(salt) => {
-                permit(methods.md5, "md5")?;
-                let response = md5_password(&self.startup.user, self.password()?, *salt);
-                let response = std::str::from_utf8(&response)
-                    .map_err(|_| Fault::Internal("an md5 response is hexadecimal"))?;
-                frontend::password_message(out, response).map_err(full)?;
-                Ok(State::AwaitOk(Authenticated::PasswordSent))
-            }
-            Authentication::Sasl(mechanisms) => {
-                permit(methods.scram_sha_256, "scram-sha-256")?;
-                choose_mechanism(mechanisms)?;
-                let startup = &self.startup;
-                let scram = ScramClient::new(self.password()?, startup.entropy, startup.iterations);
-                frontend::sasl_initial_response(out, MECHANISM, scram.client_first())
-                    .map_err(full)?;
-                Ok(State::SaslContinue(Box::new(scram)))
-            }
-            Authentication::Unsupported(name) => Err(AuthFault::Unsupported(name).into()),
-            Authentication::SaslContinue(_) | Authentication::SaslFinal(_) => {
-                Err(Violation::Unexpected {
-                    message: backend::name(&BackendMessage::Authentication(*request)),
-                    state: "before an authentication request",
-                }
-                .into())
-            }
-        }
-    }
-
-    fn password(&self) -> Result<&str, AuthFault> {
-        self.startup
-            .password
-            .as_ref()
-            .map(|password| password.as_str())
-            .ok_or(AuthFault::NoPassword)
-    }
-
     /// Manual: protocol-flow, "Start-up": the server may offer an older minor version, before any
     /// authentication request. We send no protocol options, so it can know none of them.
-    fn handle_negotiation(&mut self, message: &BackendMessage<'_>) -> Result<State, Fault> {
-        let BackendMessage::NegotiateProtocolVersion { version, unknown_options } = message else {
-            return Ok(State::Authenticating);
-        };
-        let acceptable = (OLDEST_PROTOCOL..=frontend::PROTOCOL_VERSION).contains(version);
-        if self.negotiated || !acceptable || *unknown_options != 0 {
+    fn negotiate(&mut self, version: i32, unknown_options: i32) -> Result<(), Fault> {
+        // What was asked for stays what it is if it is not older; 3.0 has nothing older.
+        let is_older = (OLDEST_PROTOCOL..=self.version).contains(&version);
+        if self.negotiated || self.version == OLDEST_PROTOCOL || !is_older || unknown_options != 0 {
             let what = "it offers what was not asked for";
             return Err(Violation::Malformed { message: "NegotiateProtocolVersion", what }.into());
         }
+        if self.refuse_older && version < self.version {
+            return Err(Unsuitable::Protocol.into());
+        }
         self.negotiated = true;
-        Ok(State::Authenticating)
+        self.version = version;
+        Ok(())
     }
 
-    /// Sends the settings statement and the lock statements, in one write with a Sync each.
-    fn configure(&self, out: &mut WriteBuf) -> Result<State, Fault> {
-        let major = self.server_major.unwrap_or(0);
-        if major < settings::OLDEST_SERVER {
-            return Err(Unsuitable::Version("not announced".into()).into());
-        }
-        let (query, count) = settings::statement(major);
-        let values = self.startup.settings.parameters();
-        let values: Vec<&str> = values.iter().take(count).map(String::as_str).collect();
+    /// Manual: protocol-message-formats, BackendKeyData: four bytes in protocol 3.0, and up to 256
+    /// since 3.2.
+    fn check_key(&self, length: usize) -> Result<(), Violation> {
+        let what = match self.version {
+            OLDEST_PROTOCOL if length != 4 => "a key that is not of 4 bytes, in protocol 3.0",
+            _ if !(4..=256).contains(&length) => "a key that is not of 4 to 256 bytes",
+            _ => return Ok(()),
+        };
+        Err(Violation::Malformed { message: "BackendKeyData", what })
+    }
+
+    /// Sends the first statements.
+    fn begin(&self, out: &mut WriteBuf) -> Result<State, Fault> {
+        let query = match &self.purpose {
+            Purpose::Locks(session) => {
+                let major = self.server_major.unwrap_or(0);
+                if major < settings::OLDEST_SERVER {
+                    return Err(Unsuitable::Version("not announced".into()).into());
+                }
+                ask(out, probe::IDENTITY, &session.mark.parameters()).map_err(no_room)?;
+                let (statement, count) = settings::statement(major);
+                let values = session.settings.parameters();
+                ask(out, statement, values.get(..count).unwrap_or_default()).map_err(no_room)?;
+                Query::Identity
+            }
+            Purpose::Testimony(question) => {
+                ask(out, probe::TESTIMONY, &[question.parameter()]).map_err(no_room)?;
+                Query::Testimony
+            }
+        };
+        frontend::sync(out).map_err(no_room)?;
+        Ok(State::Asking(query, Reply::ParseComplete))
+    }
+
+    /// Looks again behind a ReadyForQuery, and prepares the lock statements.
+    fn confirm(&self, out: &mut WriteBuf) -> Result<State, Fault> {
+        let Purpose::Locks(session) = &self.purpose else { return Ok(State::Done) };
+        let [_, key] = session.mark.parameters();
         let write = |out: &mut WriteBuf| -> Result<(), Full> {
-            frontend::parse(out, "", query, &vec![TEXT_OID; count])?;
-            frontend::bind_text(out, &values)?;
-            frontend::execute(out)?;
+            ask(out, probe::CONFIRMATION, &[key])?;
             frontend::sync(out)?;
             for (name, query, types) in STATEMENTS {
                 frontend::parse(out, name, query, types)?;
             }
             frontend::sync(out)
         };
-        write(out).map_err(|Full| Fault::Internal("the statements do not fit their buffer"))?;
-        Ok(State::Configuring(Reply::ParseComplete))
+        write(out).map_err(no_room)?;
+        Ok(State::Asking(Query::Confirmation, Reply::ParseComplete))
     }
 
-    fn handle_reply(&self, reply: Reply, message: &BackendMessage<'_>) -> Result<State, Fault> {
-        Ok(State::Configuring(match (reply, message) {
+    fn finish(&mut self, out: &mut WriteBuf) -> Result<Step, Fault> {
+        if let (Purpose::Locks(LockSession { witness: true, mark, .. }), Some(identity)) =
+            (&self.purpose, self.identity)
+        {
+            self.state = State::Witnessing;
+            return Ok(Step::Witness(Question { process_id: identity.process_id, key: mark.key }));
+        }
+        self.release(out)
+    }
+
+    /// Gives the marked key back, unless it has to stay.
+    fn release(&mut self, out: &mut WriteBuf) -> Result<Step, Fault> {
+        match &self.purpose {
+            Purpose::Locks(session) if !session.session_affine => {
+                let key = KeyParameters::Bigint(session.mark.key);
+                frontend::bind_key(out, UNLOCK.0, key).map_err(no_room)?;
+                frontend::execute(out).map_err(no_room)?;
+                frontend::sync(out).map_err(no_room)?;
+                self.state = State::Asking(Query::Release, Reply::BindComplete);
+                Ok(Step::Continue)
+            }
+            _ => {
+                self.state = State::Done;
+                Ok(Step::Done(self.greeting()))
+            }
+        }
+    }
+
+    fn handle_reply(
+        &mut self,
+        query: Query,
+        reply: Reply,
+        message: &BackendMessage<'_>,
+    ) -> Result<State, Fault> {
+        let next = match (reply, message) {
             (Reply::ParseComplete, BackendMessage::ParseComplete) => Reply::BindComplete,
             (Reply::BindComplete, BackendMessage::BindComplete) => Reply::DataRow,
             (Reply::DataRow, BackendMessage::DataRow(row)) => {
-                if row.columns() != settings::columns(self.server_major.unwrap_or(0)) {
-                    let what = "not the columns of the settings statement";
-                    return Err(Violation::Malformed { message: "DataRow", what }.into());
-                }
-                let announced = self.process_id.unwrap_or(0);
-                self.startup.settings.check(announced, row.values())??;
+                self.handle_row(query, row)?;
                 Reply::CommandComplete
             }
-            (Reply::CommandComplete, BackendMessage::CommandComplete) => Reply::ReadyForQuery,
-            (Reply::ReadyForQuery, BackendMessage::ReadyForQuery(b'I')) => {
-                return Ok(State::Preparing { parsed: 0 });
+            (Reply::CommandComplete, BackendMessage::CommandComplete) => {
+                return Ok(match query {
+                    // Both share a Sync, so that no pooler can come between them.
+                    Query::Identity => State::Asking(Query::Settings, Reply::ParseComplete),
+                    other => State::Answered(other),
+                });
             }
-            (_, message) => {
-                let state = "in the reply to the settings statement";
-                return Err(Violation::Unexpected { message: backend::name(message), state }.into());
+            _ => {
+                self.state = State::Asking(query, reply);
+                return Err(self.unexpected(message));
             }
-        }))
+        };
+        Ok(State::Asking(query, next))
+    }
+
+    fn handle_row(&mut self, query: Query, row: &DataRow<'_>) -> Result<(), Fault> {
+        let columns = match query {
+            Query::Identity => probe::IDENTITY_COLUMNS,
+            Query::Settings => settings::columns(self.server_major.unwrap_or(0)),
+            Query::Confirmation => probe::CONFIRMATION_COLUMNS,
+            Query::Testimony => probe::TESTIMONY_COLUMNS,
+            Query::Release => 1,
+        };
+        if row.columns() != columns {
+            let what = "not as many columns as the statement has";
+            return Err(Violation::Malformed { message: "DataRow", what }.into());
+        }
+        match (&self.purpose, query, self.identity) {
+            (Purpose::Testimony(question), _, _) => question.judge(row.values())??,
+            (Purpose::Locks(session), Query::Identity, _) => {
+                let expectation = Expectation {
+                    announced: self.announced,
+                    session_affine: session.session_affine,
+                    read_write: session.read_write,
+                };
+                self.identity = Some(session.mark.identify(expectation, row.values())??);
+            }
+            (Purpose::Locks(session), Query::Confirmation, Some(identity)) => {
+                session.mark.confirm(identity, row.values())??;
+            }
+            (Purpose::Locks(session), Query::Settings, _) => {
+                session.settings.check(row.values())??;
+            }
+            (Purpose::Locks(_), _, _) => {
+                if !row.boolean()? {
+                    return Err(Unsuitable::Fake("a granted lock could not be released").into());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn unexpected(&self, message: &BackendMessage<'_>) -> Fault {
+        Violation::Unexpected { message: backend::name(message), state: self.state() }.into()
     }
 
     fn greeting(&self) -> Greeting {
         Greeting {
             server_major: self.server_major.unwrap_or(0),
-            process_id: self.process_id.unwrap_or(0),
+            process_id: self.identity.map_or(0, |identity| identity.process_id),
+            lock_table: self.identity.and_then(|identity| identity.lock_table),
         }
     }
 }
 
-/// The mechanism that we speak (manual: sasl-authentication).
-const MECHANISM: &str = "SCRAM-SHA-256";
+/// The oldest protocol version that is accepted.
+const OLDEST_PROTOCOL: i32 = ProtocolVersion::V3_0.to_number();
 
-/// The oldest protocol version that is accepted: 3.0.
-const OLDEST_PROTOCOL: i32 = 0x0003_0000;
+/// Writes a statement with text parameters and text results.
+fn ask(out: &mut WriteBuf, query: &str, values: &[String]) -> Result<(), Full> {
+    let types = [TEXT_OID; 8];
+    let values: Vec<&str> = values.iter().take(types.len()).map(String::as_str).collect();
+    frontend::parse(out, "", query, types.get(..values.len()).unwrap_or_default())?;
+    frontend::bind_text(out, &values)?;
+    frontend::execute(out)
+}
 
-/// Looks for our mechanism in a list of NUL-terminated names that ends with an empty one.
-fn choose_mechanism(list: &[u8]) -> Result<(), Fault> {
-    let malformed = |what| Violation::Malformed { message: "AuthenticationSASL", what };
-    let mut found = false;
-    let mut rest = list;
-    loop {
-        let (name, after) = split_string(rest).ok_or_else(|| malformed("the list has no end"))?;
-        if name.is_empty() {
-            if !after.is_empty() {
-                return Err(malformed("bytes after the end of the list").into());
-            }
-            break;
-        }
-        found |= name == MECHANISM.as_bytes();
-        rest = after;
-    }
-    if found { Ok(()) } else { Err(AuthFault::Unsupported("SASL other than SCRAM-SHA-256").into()) }
+fn no_room(Full: Full) -> Fault {
+    Fault::Internal("the statements do not fit their buffer")
 }
 
 /// The first number of `server_version`, such as `15` of `15.18 (Debian 15.18-0+deb12u1)`.
@@ -464,34 +543,4 @@ fn major_version(value: &[u8]) -> Result<u32, Unsuitable> {
         .and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok())
         .filter(|major| *major >= settings::OLDEST_SERVER)
         .ok_or_else(|| Unsuitable::Version(printable(value, 64)))
-}
-
-impl std::fmt::Display for Methods {
-    /// As `require_auth` lists them.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let names = [
-            (self.none, "none"),
-            (self.password, "password"),
-            (self.md5, "md5"),
-            (self.scram_sha_256, "scram-sha-256"),
-        ];
-        let mut separator = "";
-        for (_, name) in names.iter().filter(|(allowed, _)| *allowed) {
-            write!(f, "{separator}{name}")?;
-            separator = ",";
-        }
-        Ok(())
-    }
-}
-
-impl std::fmt::Debug for Startup {
-    /// Neither the password nor the entropy is shown.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Startup")
-            .field("user", &self.user)
-            .field("database", &self.database)
-            .field("methods", &self.methods)
-            .field("settings", &self.settings)
-            .finish_non_exhaustive()
-    }
 }

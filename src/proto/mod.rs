@@ -12,8 +12,9 @@
 //! | [`buffer`] | the fixed read and write buffers |
 //! | [`frontend`] | the messages we send |
 //! | [`backend`], [`fields`] | the messages we accept, and those we refuse by name |
-//! | [`scram`], [`md5`] | the authentication exchanges |
+//! | [`authentication`], [`scram`], [`md5`] | who we are, and whether the server proves who it is |
 //! | [`handshake`] | from the StartupMessage to the first ReadyForQuery of a prepared session |
+//! | [`probe`] | what is asked to find out whether the server's locks hold |
 //! | [`settings`] | the session settings, and what must be read back |
 //! | [`session`] | the prepared session and its statements in flight |
 #![cfg_attr(
@@ -32,6 +33,7 @@
     )
 )]
 
+pub mod authentication;
 pub mod backend;
 pub mod buffer;
 pub mod fault;
@@ -39,6 +41,7 @@ pub mod fields;
 pub mod frontend;
 pub mod handshake;
 pub mod md5;
+pub mod probe;
 pub mod scram;
 pub mod session;
 pub mod settings;

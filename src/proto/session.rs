@@ -19,6 +19,7 @@ use super::fault::{Fault, Unsuitable, Violation};
 use super::fields::{ServerError, Severity};
 use super::frontend::{self, KeyParameters, STATEMENT_MAX};
 use super::handshake::{Greeting, Handshake, STATEMENTS, Startup, Step};
+use super::probe::Question;
 
 /// The sizes of a session, fixed when it is made (invariant I6).
 #[derive(Debug, Clone, Copy)]
@@ -50,6 +51,8 @@ pub enum Statement {
 /// What happened. The tickets are those given to [`Session::submit`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
+    /// A witness is to answer this; [`Session::witnessed`] goes on.
+    Witness(Question),
     /// The session is authenticated, set up and prepared.
     Ready(Greeting),
     /// A statement's answer: its row and its CommandComplete are in.
@@ -94,6 +97,8 @@ pub struct Session {
     /// Messages and bytes taken before the session was ready.
     startup_messages: u32,
     startup_bytes: u32,
+    /// Whether the server has said anything but an error.
+    answered: bool,
 }
 
 #[derive(Debug)]
@@ -146,6 +151,7 @@ impl Session {
             limits,
             startup_messages: 0,
             startup_bytes: 0,
+            answered: false,
         })
     }
 
@@ -268,6 +274,26 @@ impl Session {
         derived
     }
 
+    /// The witness was heard, and content; see [`Event::Witness`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`Session::poll_event`].
+    pub fn witnessed(&mut self) -> Result<Option<Event>, Fault> {
+        let State::Starting(handshake) = &mut self.state else { return Ok(None) };
+        let step = handshake.witnessed(&mut self.outgoing);
+        if step.is_err() {
+            self.state = State::Failed;
+        }
+        Ok(self.take_step(step?))
+    }
+
+    /// Whether the server has said nothing so far, or nothing but an error: it may not know the
+    /// protocol version that was asked for.
+    pub fn is_unanswered(&self) -> bool {
+        !self.answered
+    }
+
     /// Whether statements may be submitted.
     pub fn is_ready(&self) -> bool {
         matches!(self.state, State::Ready)
@@ -293,6 +319,17 @@ impl Session {
         self.state = State::Failed;
     }
 
+    fn take_step(&mut self, step: Step) -> Option<Event> {
+        match step {
+            Step::Continue => None,
+            Step::Witness(question) => Some(Event::Witness(question)),
+            Step::Done(greeting) => {
+                self.state = State::Ready;
+                Some(Event::Ready(greeting))
+            }
+        }
+    }
+
     /// Takes one message.
     fn step(&mut self) -> Result<Progress, Fault> {
         // It is our turn: what the server sends meanwhile waits, so that the outcome does not
@@ -310,12 +347,11 @@ impl Session {
                 self.startup_bytes = self.startup_bytes.saturating_add(bytes);
                 check_budget("messages", self.startup_messages, STARTUP_MESSAGES_MAX)?;
                 check_budget("bytes", self.startup_bytes, STARTUP_BYTES_MAX)?;
-                match handshake.handle(&message, &mut self.outgoing)? {
-                    Step::Continue => Progress::Message,
-                    Step::Done(greeting) => {
-                        self.state = State::Ready;
-                        Progress::Event(Event::Ready(greeting))
-                    }
+                let step = handshake.handle(&message, &mut self.outgoing)?;
+                self.answered = true;
+                match self.take_step(step) {
+                    Some(event) => Progress::Event(event),
+                    None => Progress::Message,
                 }
             }
             State::Ready | State::Failed => handle_ready(&mut self.ring, &message)?,

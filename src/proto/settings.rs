@@ -1,8 +1,8 @@
 //! The session settings: what is set after connecting, and what must be read back (invariant I7).
 //!
 //! One statement sets everything and returns what the server made of it, so that a value that was
-//! not taken is noticed. The same row says which process runs the session and whether the server
-//! is a standby. Settings are never sent in the StartupMessage: poolers refuse unknown ones there.
+//! not taken is noticed. Settings are never sent in the StartupMessage: poolers refuse unknown ones
+//! there.
 
 use super::fault::{Unsuitable, Violation};
 use super::fields::printable;
@@ -24,16 +24,25 @@ pub struct SessionSettings {
     pub tcp_user_timeout_ms: u32,
     /// `client_connection_check_interval`, in milliseconds. PostgreSQL 14 and later.
     pub client_connection_check_interval_ms: u32,
-    /// Whether the session runs over TCP; over a Unix socket the server shows the TCP settings as
-    /// zero.
-    pub tcp: bool,
+    /// What the server's end of the connection is.
+    pub transport: Transport,
+}
+
+/// What the server's end of the connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// TCP: the server shows the TCP settings as they were set.
+    Tcp,
+    /// A Unix socket: the server shows the TCP settings as zero.
+    Unix,
+    /// A connection of a proxy: nobody here knows which of the two.
+    Unknown,
 }
 
 /// The settings that every server has; `$1` to `$3`.
 macro_rules! base {
     () => {
-        "SELECT pg_catalog.pg_backend_pid()::text, pg_catalog.pg_is_in_recovery()::text, \
-         pg_catalog.set_config('search_path', 'pg_catalog', false), \
+        "SELECT pg_catalog.set_config('search_path', 'pg_catalog', false), \
          pg_catalog.set_config('statement_timeout', '0', false), \
          pg_catalog.set_config('lock_timeout', '0', false), \
          pg_catalog.set_config('synchronous_commit', 'on', false), \
@@ -61,7 +70,7 @@ const STATEMENT_14: &str = concat!(
 /// The oldest major version that is served.
 pub const OLDEST_SERVER: u32 = 10;
 
-/// The names of the columns that hold settings, after the process id and the recovery flag.
+/// The names of the settings, in the order of the columns.
 const NAMES: [&str; 10] = [
     "search_path",
     "statement_timeout",
@@ -98,30 +107,18 @@ impl SessionSettings {
         .map(|value| value.to_string())
     }
 
-    /// Checks the row that [`statement`] returned; `announced` is the process id of
-    /// BackendKeyData.
+    /// Checks the row that [`statement`] returned.
     ///
     /// # Errors
     ///
-    /// [`Unsuitable`] when locks on this session would not be safe, a [`Violation`] when the row is
-    /// not one that the statement can return.
+    /// [`Unsuitable`] when a setting was not taken, a [`Violation`] when the row is not one that
+    /// the statement can return.
     pub fn check<'a>(
         &self,
-        announced: i32,
-        mut row: impl Iterator<Item = Option<&'a [u8]>>,
+        row: impl Iterator<Item = Option<&'a [u8]>>,
     ) -> Result<Result<(), Unsuitable>, Violation> {
         let malformed =
             Violation::Malformed { message: "DataRow", what: "not the settings' read-back" };
-        let mut text = || row.next().flatten().and_then(|value| std::str::from_utf8(value).ok());
-        let actual = text().and_then(|pid| pid.parse::<i32>().ok()).ok_or(malformed)?;
-        if actual != announced {
-            return Ok(Err(Unsuitable::Pooler { announced, actual }));
-        }
-        match text() {
-            Some("false") => {}
-            Some("true") => return Ok(Err(Unsuitable::Standby)),
-            _ => return Err(malformed),
-        }
         let mut seen = 0_usize;
         for ((name, wanted), value) in NAMES.iter().zip(self.wanted()).zip(row) {
             // A NULL is not the end of the row: it is a setting whose value nobody knows.
@@ -141,7 +138,11 @@ impl SessionSettings {
     }
 
     fn wanted(&self) -> [Wanted; 10] {
-        let tcp = |value| Wanted::Number(if self.tcp { value } else { 0 });
+        let tcp = |value| match self.transport {
+            Transport::Tcp => Wanted::Number(value),
+            Transport::Unix => Wanted::Number(0),
+            Transport::Unknown => Wanted::NumberOrZero(value),
+        };
         [
             Wanted::Word("pg_catalog"),
             Wanted::Number(0),
@@ -160,15 +161,16 @@ impl SessionSettings {
 /// How many columns the read-back has for a server of this major version.
 pub fn columns(major: u32) -> u16 {
     match major {
-        ..12 => 9,
-        12..14 => 10,
-        14.. => 12,
+        ..12 => 7,
+        12..14 => 8,
+        14.. => 10,
     }
 }
 
 enum Wanted {
     Word(&'static str),
     Number(u32),
+    NumberOrZero(u32),
     Milliseconds(u32),
 }
 
@@ -177,6 +179,9 @@ impl Wanted {
         match self {
             Self::Word(word) => actual == *word,
             Self::Number(number) => actual.parse() == Ok(*number),
+            Self::NumberOrZero(number) => {
+                actual.parse().is_ok_and(|actual: u32| actual == *number || actual == 0)
+            }
             Self::Milliseconds(wanted) => milliseconds(actual) == Some(u64::from(*wanted)),
         }
     }
@@ -184,7 +189,9 @@ impl Wanted {
     fn to_text(&self) -> Box<str> {
         match self {
             Self::Word(word) => (*word).into(),
-            Self::Number(number) | Self::Milliseconds(number) => number.to_string().into(),
+            Self::Number(number) | Self::NumberOrZero(number) | Self::Milliseconds(number) => {
+                number.to_string().into()
+            }
         }
     }
 }
@@ -216,32 +223,31 @@ mod tests {
         tcp_keepalives_count: 5,
         tcp_user_timeout_ms: 10_000,
         client_connection_check_interval_ms: 2_000,
-        tcp: true,
+        transport: Transport::Tcp,
     };
 
     /// What PostgreSQL 15.18 returned over TCP.
-    const ROW: [&str; 12] =
-        ["77", "false", "pg_catalog", "0", "0", "on", "2", "2", "5", "10000", "10s", "2s"];
+    const ROW: [&str; 10] = ["pg_catalog", "0", "0", "on", "2", "2", "5", "10000", "10s", "2s"];
 
     fn check(
         settings: &SessionSettings,
         row: &[&str],
     ) -> Result<Result<(), Unsuitable>, Violation> {
-        settings.check(77, row.iter().map(|value| Some(value.as_bytes())))
+        settings.check(row.iter().map(|value| Some(value.as_bytes())))
     }
 
     #[test]
     fn the_read_back_of_a_server_is_accepted() {
         assert_eq!(check(&SETTINGS, &ROW), Ok(Ok(())));
-        assert_eq!(check(&SETTINGS, &ROW[..10]), Ok(Ok(())));
-        assert_eq!(check(&SETTINGS, &ROW[..9]), Ok(Ok(())));
+        assert_eq!(check(&SETTINGS, &ROW[..8]), Ok(Ok(())));
+        assert_eq!(check(&SETTINGS, &ROW[..7]), Ok(Ok(())));
     }
 
     #[test]
     fn every_setting_that_was_not_taken_is_refused_by_its_name() {
         for (index, name) in NAMES.iter().enumerate() {
             let mut row = ROW;
-            row[index + 2] = "17";
+            row[index] = "17";
             let refused = check(&SETTINGS, &row);
             assert!(
                 matches!(&refused, Ok(Err(Unsuitable::Setting { name: n, .. })) if n == name),
@@ -251,31 +257,30 @@ mod tests {
     }
 
     #[test]
-    fn a_standby_and_a_pooler_are_refused() {
-        let mut row = ROW;
-        row[1] = "true";
-        assert_eq!(check(&SETTINGS, &row), Ok(Err(Unsuitable::Standby)));
-        row[0] = "78";
-        assert_eq!(
-            check(&SETTINGS, &row),
-            Ok(Err(Unsuitable::Pooler { announced: 77, actual: 78 }))
-        );
-    }
-
-    #[test]
     fn a_row_of_something_else_is_a_violation() {
-        for row in [&[][..], &["x"], &["77"], &["77", "maybe"], &ROW[..5]] {
+        for row in [&[][..], &ROW[..1], &ROW[..6]] {
             assert!(check(&SETTINGS, row).is_err(), "{row:?}");
         }
     }
 
     #[test]
     fn over_a_unix_socket_the_tcp_settings_read_zero() {
-        let unix = SessionSettings { tcp: false, ..SETTINGS };
+        let unix = SessionSettings { transport: Transport::Unix, ..SETTINGS };
         let mut row = ROW;
-        row[6..10].fill("0");
+        row[4..8].fill("0");
         assert_eq!(check(&unix, &row), Ok(Ok(())));
         assert!(matches!(check(&unix, &ROW), Ok(Err(Unsuitable::Setting { .. }))));
+    }
+
+    #[test]
+    fn behind_a_proxy_the_tcp_settings_read_either_but_nothing_else() {
+        let proxy = SessionSettings { transport: Transport::Unknown, ..SETTINGS };
+        let mut row = ROW;
+        assert_eq!(check(&proxy, &row), Ok(Ok(())));
+        row[4..8].fill("0");
+        assert_eq!(check(&proxy, &row), Ok(Ok(())));
+        row[4] = "7200";
+        assert!(matches!(check(&proxy, &row), Ok(Err(Unsuitable::Setting { .. }))));
     }
 
     #[test]
