@@ -12,7 +12,7 @@ use distlock::proto::backend::{self, Authentication, BackendMessage, Status};
 use distlock::proto::buffer::WriteBuf;
 use distlock::proto::fault::Violation;
 use distlock::proto::fields::Severity;
-use distlock::proto::frontend::{self, INT8_OID, KeyParameters, PROTOCOL_VERSION};
+use distlock::proto::frontend::{self, INT8_OID, KeyParameters, ProtocolVersion};
 use distlock::proto::handshake::STATEMENTS;
 use distlock::proto::md5::md5_password;
 use distlock::proto::scram::{IterationLimits, NONCE_ENTROPY, ScramClient};
@@ -29,6 +29,7 @@ fn encode(title: &str) -> Option<Vec<u8>> {
     let written = match title {
         "StartupMessage" => frontend::startup_message(
             out,
+            ProtocolVersion::V3_2,
             &[
                 ("user", "scramuser"),
                 ("database", "postgres"),
@@ -100,7 +101,9 @@ fn is_as_described(title: &str, message: &BackendMessage<'_>) -> bool {
         ("AuthenticationSASLFinal", M::Authentication(Authentication::SaslFinal(body))) => {
             signed_scram().server_final(body).is_ok()
         }
-        ("BackendKeyData", message) => message == M::BackendKeyData { process_id: 10_368 },
+        ("BackendKeyData", message) => {
+            message == M::BackendKeyData { process_id: 10_368, key_length: 4 }
+        }
         ("DataRow", M::DataRow(row)) => row.columns() == 1 && row.boolean() == Ok(true),
         ("ErrorResponse", M::ErrorResponse(fields)) => {
             let error = fields.to_error();
@@ -300,7 +303,8 @@ fn the_lengths_are_those_of_the_limits() {
 fn the_front_matter_names_the_version_that_is_asked_for() {
     let rows = notes::table("## 1.", "what", 2);
     let asked = rows.iter().find(|row| row[0] == "protocol version asked for").expect("a row");
-    assert_eq!(asked[1], format!("{}.{}", PROTOCOL_VERSION >> 16, PROTOCOL_VERSION & 0xffff));
+    let version = ProtocolVersion::V3_2.to_number();
+    assert_eq!(asked[1], format!("{}.{}", version >> 16, version & 0xffff));
 }
 
 #[test]

@@ -9,10 +9,11 @@ use std::fmt::Display;
 
 use distlock::proto::fault::Fault;
 use distlock::proto::frontend::KeyParameters;
-use distlock::proto::handshake::{Methods, STATEMENTS, Startup};
+use distlock::proto::authentication::{Credentials, Methods};
+use distlock::proto::handshake::Startup;
+use distlock::proto::rehearsal;
 use distlock::proto::scram::{IterationLimits, NONCE_ENTROPY};
 use distlock::proto::session::{Event, Session, SessionLimits, Statement};
-use distlock::proto::settings::{SessionSettings, columns};
 use zeroize::Zeroizing;
 
 /// A fuzz input, read from the front. What is beyond the end is zero, so that every input means
@@ -65,78 +66,37 @@ pub const ENTROPY: [u8; NONCE_ENTROPY] = [0x5a; NONCE_ENTROPY];
 /// What the nonce of [`ENTROPY`] looks like in a message.
 pub const NONCE: &str = "WlpaWlpaWlpaWlpaWlpaWlpa";
 
-/// The server process that [`handshake`] announces.
-const PROCESS_ID: i32 = 77;
-
 /// The one Startup; `mask` says which authentication methods are allowed and whether there is a
 /// password.
 pub fn startup(mask: u8) -> Startup {
     let bit = |n: u8| mask & (1 << n) != 0;
-    Startup {
+    let methods = Methods { none: bit(0), password: bit(1), md5: bit(2), scram_sha_256: bit(3) };
+    let startup = rehearsal::startup(methods);
+    let credentials = Credentials {
         user: "fuzz".into(),
-        database: "postgres".into(),
-        application_name: "distlock-fuzz".into(),
         password: bit(4).then(|| Zeroizing::new(PASSWORD.into())),
-        methods: Methods { none: bit(0), password: bit(1), md5: bit(2), scram_sha_256: bit(3) },
         entropy: ENTROPY,
         // Few, so that an execution stays short: the count is the server's to choose.
         iterations: IterationLimits { min: 1, max: 16 },
-        settings: SessionSettings {
-            idle_session_timeout_ms: 10_000,
-            tcp_keepalives_idle_s: 2,
-            tcp_keepalives_interval_s: 2,
-            tcp_keepalives_count: 5,
-            tcp_user_timeout_ms: 10_000,
-            client_connection_check_interval_ms: 2_000,
-            tcp: true,
-        },
-    }
+        ..startup.credentials
+    };
+    Startup { credentials, database: "postgres".into(), ..startup }
 }
 
 /// The mask of [`startup`] that allows everything.
 pub const ANY_METHOD: u8 = 0x1f;
 
-/// A backend message (manual: protocol-message-formats).
-pub fn message(tag: u8, body: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(body.len() + 4).expect("a short body");
-    let mut bytes = vec![tag];
-    bytes.extend_from_slice(&length.to_be_bytes());
-    bytes.extend_from_slice(body);
-    bytes
-}
+pub use distlock::proto::rehearsal::message;
 
 /// A DataRow of these values.
 pub fn data_row(values: &[&[u8]]) -> Vec<u8> {
-    let mut body = u16::try_from(values.len()).expect("few columns").to_be_bytes().to_vec();
-    for value in values {
-        body.extend_from_slice(&u32::try_from(value.len()).expect("short").to_be_bytes());
-        body.extend_from_slice(value);
-    }
-    message(b'D', &body)
+    let values: Vec<_> = values.iter().map(|value| Some(*value)).collect();
+    rehearsal::row(&values)
 }
 
 /// All that a server sends, with trust, until the session is prepared.
 pub fn handshake() -> Vec<u8> {
-    let pid = PROCESS_ID.to_string();
-    let row = [&*pid, "false", "pg_catalog", "0", "0", "on", "2", "2", "5", "10000", "10s", "2s"];
-    assert_eq!(row.len(), usize::from(columns(15)), "the read-back has changed: follow it here");
-    let row = row.map(str::as_bytes);
-    let mut key = PROCESS_ID.to_be_bytes().to_vec();
-    key.extend_from_slice(&[0; 4]);
-    let mut bytes = message(b'R', &[0; 4]);
-    bytes.extend(message(b'S', b"server_version\x0015.18\0"));
-    bytes.extend(message(b'K', &key));
-    bytes.extend(message(b'Z', b"I"));
-    bytes.extend(message(b'1', b""));
-    bytes.extend(message(b'2', b""));
-    bytes.extend(data_row(&row));
-    bytes.extend(message(b'C', b"SELECT 1\0"));
-    bytes.extend(message(b'Z', b"I"));
-    for _ in STATEMENTS {
-        bytes.extend(message(b'1', b""));
-    }
-    bytes.extend(message(b'Z', b"I"));
-    bytes
+    [rehearsal::greeting(), rehearsal::preparation()].concat().concat()
 }
 
 /// A session that [`handshake`] has made ready; all it had to send is sent.

@@ -42,6 +42,8 @@ pub mod frontend;
 pub mod handshake;
 pub mod md5;
 pub mod probe;
+#[cfg(any(test, fuzzing, feature = "__internals"))]
+pub mod rehearsal;
 pub mod scram;
 pub mod session;
 pub mod settings;

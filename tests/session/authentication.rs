@@ -1,7 +1,8 @@
 //! Who is let in, and by whom: the authentication exchanges, and those that must not be believed.
 
+use distlock::proto::authentication::Methods;
 use distlock::proto::fault::{AuthFault, Fault, Violation};
-use distlock::proto::handshake::{Greeting, Methods};
+use distlock::proto::handshake::Greeting;
 use distlock::proto::scram::ScramError;
 use distlock::proto::session::Event;
 
@@ -10,7 +11,8 @@ use super::backend::{
 };
 use super::script::{ALL, Outcome, PASSWORD, STRICT, Script};
 
-const GREETING: Event = Event::Ready(Greeting { server_major: 15, process_id: backend::PID });
+const GREETING: Event =
+    Event::Ready(Greeting { server_major: 15, process_id: backend::PID, lock_table: Some(6_400) });
 
 /// The salt of every md5 request here.
 const SALT: &[u8] = b"salt";

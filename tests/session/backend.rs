@@ -6,14 +6,10 @@ use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::{Digest as _, Sha256};
 
-/// The process id that [`key_data`] announces in the stories.
-pub(crate) const PID: i32 = 4711;
-
-/// A message: type byte, length, body.
-pub(crate) fn message(tag: u8, body: &[u8]) -> Vec<u8> {
-    let length = i32::try_from(body.len() + 4).expect("short");
-    [&[tag], &length.to_be_bytes()[..], body].concat()
-}
+pub(crate) use distlock::proto::rehearsal::{
+    CONFIRMATION, IDENTITY, KEY, PID, SETTINGS, first_batch, greeting, message, preparation,
+    release, reply, row, second_batch, text_row,
+};
 
 /// A message that begins with 'R'.
 pub(crate) fn authentication(code: i32, rest: &[u8]) -> Vec<u8> {
@@ -61,16 +57,6 @@ pub(crate) fn notification() -> Vec<u8> {
     message(b'A', b"\0\0\0\x01channel\0payload\0")
 }
 
-pub(crate) fn row(values: &[Option<&[u8]>]) -> Vec<u8> {
-    let mut body = i16::try_from(values.len()).expect("few").to_be_bytes().to_vec();
-    for value in values {
-        let length = value.map_or(-1, |value| i32::try_from(value.len()).expect("short"));
-        body.extend_from_slice(&length.to_be_bytes());
-        body.extend_from_slice(value.unwrap_or_default());
-    }
-    message(b'D', &body)
-}
-
 /// The row of a lock statement.
 pub(crate) fn boolean(value: bool) -> Vec<u8> {
     row(&[Some(&[u8::from(value)])])
@@ -97,39 +83,6 @@ pub(crate) fn fatal(sqlstate: &str) -> Vec<u8> {
 
 pub(crate) fn notice() -> Vec<u8> {
     report(b'N', "WARNING", "01000")
-}
-
-/// What PostgreSQL 15 reads back when the settings of `script::startup` were taken.
-pub(crate) const SETTINGS: [&str; 12] =
-    ["4711", "false", "pg_catalog", "0", "0", "on", "2", "2", "5", "10000", "10s", "2s"];
-
-pub(crate) fn settings_row(values: &[&str]) -> Vec<u8> {
-    let values: Vec<_> = values.iter().map(|value| Some(value.as_bytes())).collect();
-    row(&values)
-}
-
-/// From AuthenticationOk to the first ReadyForQuery.
-pub(crate) fn greeting() -> Vec<Vec<u8>> {
-    vec![
-        authentication_ok(),
-        parameter("in_hot_standby", "off"),
-        parameter("server_version", "15.18 (Debian 15.18-0+deb12u1)"),
-        key_data(PID),
-        ready(b'I'),
-    ]
-}
-
-/// The replies to the settings statement and to the Parse messages.
-pub(crate) fn preparation() -> Vec<Vec<u8>> {
-    let mut messages = configuration(&settings_row(&SETTINGS));
-    messages.extend(std::iter::repeat_n(parse_complete(), 4));
-    messages.push(ready(b'I'));
-    messages
-}
-
-/// The reply to the settings statement.
-pub(crate) fn configuration(row: &[u8]) -> Vec<Vec<u8>> {
-    vec![parse_complete(), bind_complete(), row.to_vec(), command_complete(), ready(b'I')]
 }
 
 /// The server's half of SCRAM-SHA-256, for a client whose entropy is zeros.

@@ -1,18 +1,21 @@
 //! From AuthenticationOk to a prepared session, and the servers that do not get that far.
 
+use distlock::proto::authentication::Credentials;
 use distlock::proto::fault::{AuthFault, Fault, Unsuitable, Violation};
 use distlock::proto::handshake::{Greeting, Startup};
+use distlock::proto::probe::Question;
 use distlock::proto::scram::IterationLimits;
 use distlock::proto::session::{Event, Session, SessionLimits};
 use distlock::proto::session::{STARTUP_BYTES_MAX, STARTUP_MESSAGES_MAX};
 
 use super::backend::{
-    self, PID, SETTINGS, ScramServer, greeting, negotiate, parameter, preparation,
+    self, CONFIRMATION, IDENTITY, KEY, PID, SETTINGS, ScramServer, authentication_ok, first_batch,
+    greeting, key_data, negotiate, parameter, preparation, ready, release, second_batch, text_row,
 };
-use super::backend::{authentication_ok, configuration, key_data, ready, settings_row};
 use super::script::{self, ALL, STRICT, Script};
 
-const READY: Event = Event::Ready(Greeting { server_major: 15, process_id: PID });
+const READY: Event =
+    Event::Ready(Greeting { server_major: 15, process_id: PID, lock_table: Some(6_400) });
 
 /// A start by trust, message by message.
 fn start() -> Vec<Vec<u8>> {
@@ -26,20 +29,34 @@ fn start_with(at: usize, message: &[u8]) -> Script {
     Script::new(ALL).says_all(messages)
 }
 
+/// A start whose statements about the server have these rows.
+fn start_with_rows(identity: &[u8], settings: &[u8], confirmation: &[u8]) -> Script {
+    Script::new(ALL)
+        .says_all(greeting())
+        .says_all(first_batch(identity, settings))
+        .says_all(second_batch(confirmation))
+        .says_all(release())
+}
+
 /// A start whose settings are read back as `row`.
-fn start_with_row(row: &[u8]) -> Script {
-    Script::new(ALL).says_all(greeting()).says_all(configuration(row))
+fn start_with_settings(row: &[u8]) -> Script {
+    start_with_rows(&text_row(&IDENTITY), row, &text_row(&CONFIRMATION))
+}
+
+/// A start with a server that says this about itself.
+fn start_with_identity(row: &[u8]) -> Script {
+    start_with_rows(row, &text_row(&SETTINGS), &text_row(&CONFIRMATION))
 }
 
 /// A start with a server of this version, which has read back `row`.
 fn start_of_version(version: &str, row: &[&str]) -> Script {
     let greeting =
         vec![authentication_ok(), parameter("server_version", version), key_data(PID), ready(b'I')];
-    let prepared = preparation().split_off(5);
     Script::new(ALL)
         .says_all(greeting)
-        .says_all(configuration(&settings_row(row)))
-        .says_all(prepared)
+        .says_all(first_batch(&text_row(&IDENTITY), &text_row(row)))
+        .says_all(second_batch(&text_row(&CONFIRMATION)))
+        .says_all(release())
 }
 
 fn malformed(fault: &Fault) -> bool {
@@ -50,20 +67,102 @@ fn unexpected(name: &str, fault: &Fault) -> bool {
     matches!(fault, Fault::Violation(Violation::Unexpected { message, .. }) if *message == name)
 }
 
-#[test]
-fn the_settings_and_the_statements_go_out_in_one_write_with_a_sync_each() {
-    let waiting = Script::new(ALL).session();
-    assert_eq!(waiting.output(), b"", "the StartupMessage was sent");
-    let outcome = Script::new(ALL).says_all(greeting()).play();
-    let (length, _) = outcome.sent.split_first_chunk::<4>().expect("a StartupMessage");
-    let mut rest = &outcome.sent[usize::try_from(u32::from_be_bytes(*length)).expect("short")..];
-    let mut tags = Vec::new();
+/// The type bytes of everything behind the StartupMessage.
+fn tags(sent: &[u8]) -> String {
+    let (length, _) = sent.split_first_chunk::<4>().expect("a StartupMessage");
+    let mut rest = &sent[usize::try_from(u32::from_be_bytes(*length)).expect("short")..];
+    let mut tags = String::new();
     while let Some((tag, after)) = rest.split_first() {
         let length = after.first_chunk::<4>().map(|length| u32::from_be_bytes(*length));
-        tags.push(*tag);
+        tags.push(char::from(*tag));
         rest = &after[usize::try_from(length.expect("a length")).expect("short")..];
     }
-    assert_eq!(tags, b"PBESPPPPS");
+    tags
+}
+
+#[test]
+fn each_batch_goes_out_in_one_write_when_the_one_before_is_answered() {
+    let waiting = Script::new(ALL).session();
+    assert_eq!(waiting.output(), b"", "the StartupMessage was sent");
+    let greeted = Script::new(ALL).says_all(greeting());
+    assert_eq!(tags(&greeted.play().sent), "PBEPBES");
+    let first = greeted.says_all(first_batch(&text_row(&IDENTITY), &text_row(&SETTINGS)));
+    assert_eq!(tags(&first.play().sent), "PBEPBESPBESPPPPS");
+    let second = first.says_all(second_batch(&text_row(&CONFIRMATION)));
+    assert_eq!(tags(&second.play().sent), "PBEPBESPBESPPPPSBES");
+    assert_eq!(second.says_all(release()).play().events, [READY]);
+}
+
+#[test]
+fn a_witness_is_asked_for_when_all_else_is_done_and_gives_its_testimony() {
+    let first = first_batch(&text_row(&IDENTITY), &text_row(&SETTINGS));
+    let all = [greeting(), first, second_batch(&text_row(&CONFIRMATION))].concat();
+    let question = Question { process_id: PID, key: KEY };
+    let outcome = Script::new(ALL).witnessed().says_all(all).play();
+    assert_eq!(outcome.events, [Event::Witness(question)]);
+
+    let testimony = |row: &[&str]| {
+        let reply = [backend::reply(&text_row(row)), vec![ready(b'I')]].concat();
+        Script::new(ALL).witness().says_all(greeting()).says_all(reply).play()
+    };
+    let heard = testimony(&["4712", "false"]);
+    assert_eq!(tags(&heard.sent), "PBES");
+    assert!(matches!(heard.events[..], [Event::Ready(_)]) && heard.fault.is_none(), "{heard:?}");
+    for row in [["4711", "false"], ["4712", "true"]] {
+        let fault = testimony(&row).fault.expect("a fault");
+        assert!(matches!(fault, Fault::Unsuitable(_)), "{fault:?}");
+    }
+    for row in [&["4712"][..], &["4712", "false", ""], &["", "false"], &["4712", "f"]] {
+        assert!(testimony(row).fault.is_some_and(|fault| malformed(&fault)), "{row:?}");
+    }
+}
+
+#[test]
+fn a_server_that_lacks_what_every_postgresql_has_is_refused_as_another_engine() {
+    for sqlstate in ["42883", "42P01", "42704", "0A000"] {
+        let fault = Script::new(ALL).says_all(greeting()).says(backend::error(sqlstate)).fails();
+        let Fault::Unsuitable(Unsuitable::Foreign(shown, _)) = &fault else { panic!("{fault:?}") };
+        assert_eq!(&**shown, sqlstate);
+    }
+}
+
+#[test]
+fn cockroach_is_known_by_its_parameter() {
+    let fault = start_with(2, &parameter("crdb_version", "CockroachDB CCL v26.2")).fails();
+    assert!(matches!(fault, Fault::Unsuitable(Unsuitable::Engine(_))), "{fault:?}");
+}
+
+#[test]
+fn every_column_about_the_server_must_have_a_value_and_no_other_column_may_come() {
+    for (rows, count) in [(0, IDENTITY.len()), (1, CONFIRMATION.len())] {
+        let texts: &[&str] = if rows == 0 { &IDENTITY } else { &CONFIRMATION };
+        let play = |row: &[u8]| match rows {
+            0 => start_with_identity(row).play(),
+            _ => start_with_rows(&text_row(&IDENTITY), &text_row(&SETTINGS), row).play(),
+        };
+        for column in 0..count {
+            for value in [None, Some(&b"\xff"[..])] {
+                let mut row: Vec<_> = texts.iter().map(|value| Some(value.as_bytes())).collect();
+                row[column] = value;
+                let outcome = play(&backend::row(&row));
+                assert!(outcome.fault.is_some_and(|fault| malformed(&fault)), "{value:?} {column}");
+            }
+        }
+        for columns in (0..=count + 2).filter(|columns| *columns != count) {
+            let row: Vec<&str> = texts.iter().copied().cycle().take(columns).collect();
+            let outcome = play(&text_row(&row));
+            assert!(outcome.fault.is_some_and(|fault| malformed(&fault)), "{columns}");
+        }
+    }
+}
+
+#[test]
+fn a_granted_lock_that_cannot_be_released_is_no_lock() {
+    let mut messages = start();
+    let last = messages.len() - 3;
+    messages[last] = backend::boolean(false);
+    let fault = Script::new(ALL).says_all(messages).fails();
+    assert!(matches!(fault, Fault::Unsuitable(Unsuitable::Fake(_))), "{fault:?}");
 }
 
 #[test]
@@ -121,7 +220,7 @@ fn asynchronous_messages_may_come_between_any_two_after_authentication() {
 #[test]
 fn an_error_ends_the_start_wherever_it_comes() {
     for at in 0..start().len() {
-        for report in [backend::fatal("57P03"), backend::error("42883")] {
+        for report in [backend::fatal("57P03"), backend::error("42501")] {
             let fault = start_with(at, &report).fails();
             assert!(matches!(fault, Fault::Server(_)), "in front of message {at}: {fault:?}");
         }
@@ -166,9 +265,9 @@ fn a_start_may_have_so_many_bytes_and_no_more() {
 
 #[test]
 fn a_standby_is_refused() {
-    let mut row = SETTINGS;
-    row[1] = "true";
-    let fault = start_with_row(&settings_row(&row)).fails();
+    let mut row = IDENTITY;
+    row[2] = "true";
+    let fault = start_with_identity(&text_row(&row)).fails();
     assert_eq!(fault, Fault::Unsuitable(Unsuitable::Standby));
 }
 
@@ -183,9 +282,9 @@ fn a_server_that_says_it_is_a_standby_is_refused_wherever_it_says_so() {
 
 #[test]
 fn a_pooler_is_refused() {
-    let mut row = SETTINGS;
+    let mut row = IDENTITY;
     row[0] = "4712";
-    let fault = start_with_row(&settings_row(&row)).fails();
+    let fault = start_with_identity(&text_row(&row)).fails();
     let pooler = Unsuitable::Pooler { announced: PID, actual: 4712 };
     assert_eq!(fault, Fault::Unsuitable(pooler));
 }
@@ -195,8 +294,7 @@ fn a_session_without_a_process_id_is_refused() {
     let mut messages = start();
     messages.remove(3);
     let fault = Script::new(ALL).says_all(messages).fails();
-    let pooler = Unsuitable::Pooler { announced: 0, actual: PID };
-    assert_eq!(fault, Fault::Unsuitable(pooler));
+    assert_eq!(fault, Fault::Unsuitable(Unsuitable::Unannounced));
 }
 
 #[test]
@@ -211,15 +309,18 @@ fn a_process_id_comes_once_and_in_its_place() {
     }
     let mut messages = start();
     messages[3] = backend::message(b'K', &[&PID.to_be_bytes(), &[0; 256][..]].concat());
-    assert_eq!(Script::new(ALL).says_all(messages).play().events, [READY]);
+    let long = || Script::new(ALL).says_all(messages.clone());
+    assert_eq!(long().play().events, [READY]);
+    let old = Script::new(ALL).says(negotiate(0x0003_0000, 0, b"")).says_all(messages.clone());
+    assert!(malformed(&old.fails()), "in protocol 3.0 a key has four bytes");
 }
 
 #[test]
 fn every_setting_that_was_not_taken_is_refused() {
-    for column in 2..SETTINGS.len() {
+    for column in 0..SETTINGS.len() {
         let mut row = SETTINGS;
         row[column] = "1";
-        let fault = start_with_row(&settings_row(&row)).fails();
+        let fault = start_with_settings(&text_row(&row)).fails();
         assert!(matches!(fault, Fault::Unsuitable(Unsuitable::Setting { .. })), "{fault:?}");
     }
 }
@@ -230,7 +331,7 @@ fn every_column_of_the_settings_must_have_a_value() {
         for value in [None, Some(&b"\xff"[..])] {
             let mut row: Vec<_> = SETTINGS.iter().map(|value| Some(value.as_bytes())).collect();
             row[column] = value;
-            let outcome = start_with_row(&backend::row(&row)).play();
+            let outcome = start_with_settings(&backend::row(&row)).play();
             let refused = outcome.fault.is_some_and(|fault| malformed(&fault));
             assert!(refused, "{value:?} in column {column} was taken for the setting");
         }
@@ -239,27 +340,27 @@ fn every_column_of_the_settings_must_have_a_value() {
 
 #[test]
 fn the_settings_row_has_as_many_columns_as_were_asked_for() {
-    for columns in (0..=13).filter(|columns| *columns != SETTINGS.len()) {
+    for columns in (0..=11).filter(|columns| *columns != SETTINGS.len()) {
         let row: Vec<&str> = SETTINGS.iter().copied().cycle().take(columns).collect();
-        assert!(malformed(&start_with_row(&settings_row(&row)).fails()), "{columns}");
+        assert!(malformed(&start_with_settings(&text_row(&row)).fails()), "{columns}");
     }
 }
 
 #[test]
 fn every_version_since_10_is_asked_for_the_settings_that_it_has() {
     let versions = [
-        ("10.23", 9),
-        ("11.0", 9),
-        ("12.1 (Debian)", 10),
-        ("13beta1", 10),
-        ("14.2", 12),
-        ("18rc1", 12),
+        ("10.23", 7),
+        ("11.0", 7),
+        ("12.1 (Debian)", 8),
+        ("13beta1", 8),
+        ("14.2", 10),
+        ("18rc1", 10),
     ];
     for (version, columns) in versions {
         let outcome = start_of_version(version, &SETTINGS[..columns]).play();
         let major = version[..2].parse().expect("two digits");
-        let ready = Event::Ready(Greeting { server_major: major, process_id: PID });
-        assert_eq!(outcome.events, [ready], "{version}");
+        let Event::Ready(greeting) = &outcome.events[0] else { panic!("{outcome:?}") };
+        assert_eq!(greeting.server_major, major, "{version}");
     }
 }
 
@@ -311,7 +412,9 @@ fn without_a_password_there_is_no_answer() {
     let requests =
         [backend::authentication(3, b""), backend::authentication(5, b"salt"), backend::sasl()];
     for request in requests {
-        let startup = Startup { password: None, ..script::startup(ALL, iterations) };
+        let startup = script::startup(ALL, iterations);
+        let credentials = Credentials { password: None, ..startup.credentials };
+        let startup = Startup { credentials, ..startup };
         let mut session = Session::new(startup, SessionLimits::DEFAULT).expect("a short start");
         session.sent(session.output().len());
         script::feed(&mut session, &request);

@@ -5,11 +5,13 @@
 
 use std::ops::Range;
 
+use distlock::proto::authentication::{Credentials, Methods};
 use distlock::proto::fault::Fault;
-use distlock::proto::handshake::{Methods, Startup};
-use distlock::proto::scram::{IterationLimits, NONCE_ENTROPY};
+use distlock::proto::handshake::{LockSession, Purpose, Startup};
+use distlock::proto::probe::Question;
+use distlock::proto::rehearsal;
+use distlock::proto::scram::IterationLimits;
 use distlock::proto::session::{Event, Session, SessionLimits, Statement};
-use distlock::proto::settings::SessionSettings;
 use zeroize::Zeroizing;
 
 use super::backend;
@@ -46,7 +48,18 @@ enum Turn {
 pub(crate) struct Script {
     methods: Methods,
     iterations: IterationLimits,
+    role: Role,
     turns: Vec<Turn>,
+}
+
+/// What the session of a script is for.
+#[derive(Debug, Clone, Copy)]
+enum Role {
+    Locks,
+    /// Locks, once a witness was heard.
+    Witnessed,
+    /// To be that witness.
+    Witness,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -61,7 +74,17 @@ impl Script {
     pub(crate) fn new(methods: Methods) -> Self {
         // Any count above zero, so that the tests need not compute for long.
         let iterations = IterationLimits { min: 1, max: 4_096 };
-        Self { methods, iterations, turns: Vec::new() }
+        Self { methods, iterations, role: Role::Locks, turns: Vec::new() }
+    }
+
+    /// The session has to wait for a witness.
+    pub(crate) fn witnessed(self) -> Self {
+        Self { role: Role::Witnessed, ..self }
+    }
+
+    /// The session is the witness for a lock of the process [`rehearsal::PID`].
+    pub(crate) fn witness(self) -> Self {
+        Self { role: Role::Witness, ..self }
     }
 
     /// A session that was let in by trust, up to [`Event::Ready`].
@@ -129,7 +152,15 @@ impl Script {
     }
 
     fn run(&self, cut: Cut) -> (Outcome, Session) {
-        let startup = startup(self.methods, self.iterations);
+        let lock_session = rehearsal::lock_session();
+        let purpose = match self.role {
+            Role::Locks => Purpose::Locks(lock_session),
+            Role::Witnessed => Purpose::Locks(LockSession { witness: true, ..lock_session }),
+            Role::Witness => {
+                Purpose::Testimony(Question { process_id: rehearsal::PID, key: rehearsal::KEY })
+            }
+        };
+        let startup = Startup { purpose, ..startup(self.methods, self.iterations) };
         let mut session = Session::new(startup, SessionLimits::DEFAULT).expect("a short start");
         let mut outcome = Outcome { events: Vec::new(), sent: Vec::new(), fault: None };
         collect(&mut session, &mut outcome);
@@ -162,24 +193,9 @@ impl Script {
 
 /// The start that every script has.
 pub(crate) fn startup(methods: Methods, iterations: IterationLimits) -> Startup {
-    Startup {
-        user: "app".into(),
-        database: "prod".into(),
-        application_name: "distlock".into(),
-        password: Some(Zeroizing::new(PASSWORD.into())),
-        methods,
-        entropy: [0; NONCE_ENTROPY],
-        iterations,
-        settings: SessionSettings {
-            idle_session_timeout_ms: 10_000,
-            tcp_keepalives_idle_s: 2,
-            tcp_keepalives_interval_s: 2,
-            tcp_keepalives_count: 5,
-            tcp_user_timeout_ms: 10_000,
-            client_connection_check_interval_ms: 2_000,
-            tcp: true,
-        },
-    }
+    let startup = rehearsal::startup(methods);
+    let password = Some(Zeroizing::new(PASSWORD.into()));
+    Startup { credentials: Credentials { password, iterations, ..startup.credentials }, ..startup }
 }
 
 /// Gives bytes to a session, as a stream would.

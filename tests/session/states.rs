@@ -7,11 +7,11 @@ use distlock::proto::fault::{AuthFault, Fault, Violation};
 use distlock::proto::frontend::KeyParameters;
 use distlock::proto::session::{Busy, Session, Statement};
 
-use super::backend::{self, ScramServer, bind_complete, boolean, greeting, preparation};
+use super::backend::{self, ScramServer, bind_complete, boolean, greeting, preparation, text_row};
 use super::notes::{self, Side};
 use super::script::{self, ALL, PASSWORD, Script};
 
-const STATES: [&str; 24] = [
+const STATES: [&str; 43] = [
     "Authenticating",
     "Authenticating, negotiated",
     "SaslContinue",
@@ -20,16 +20,35 @@ const STATES: [&str; 24] = [
     "AwaitOk",
     "Settling",
     "Settling, keyed",
-    "Configuring: ParseComplete",
-    "Configuring: BindComplete",
-    "Configuring: DataRow",
-    "Configuring: CommandComplete",
-    "Configuring: ReadyForQuery",
+    "Identity: ParseComplete",
+    "Identity: BindComplete",
+    "Identity: DataRow",
+    "Identity: CommandComplete",
+    "Settings: ParseComplete",
+    "Settings: BindComplete",
+    "Settings: DataRow",
+    "Settings: CommandComplete",
+    "Settings: ReadyForQuery",
+    "Confirmation: ParseComplete",
+    "Confirmation: BindComplete",
+    "Confirmation: DataRow",
+    "Confirmation: CommandComplete",
+    "Confirmation: ReadyForQuery",
     "Preparing: 0 of 4",
     "Preparing: 1 of 4",
     "Preparing: 2 of 4",
     "Preparing: 3 of 4",
     "Preparing: 4 of 4",
+    "Release: BindComplete",
+    "Release: DataRow",
+    "Release: CommandComplete",
+    "Release: ReadyForQuery",
+    "Witnessing",
+    "Testimony: ParseComplete",
+    "Testimony: BindComplete",
+    "Testimony: DataRow",
+    "Testimony: CommandComplete",
+    "Testimony: ReadyForQuery",
     "Idle",
     "Statement: BindComplete",
     "Statement: DataRow",
@@ -49,6 +68,8 @@ fn session_in(state: &str) -> Session {
     let begun = || Script::new(ALL).says(backend::sasl());
     let settled = |count: usize| Script::new(ALL).says_all(greeting()[..count].to_vec());
     let prepared = |count: usize| settled(5).says_all(preparation()[..count].to_vec());
+    let testimony = backend::reply(&text_row(&["4712", "false"]));
+    let testifying = |count: usize| settled(5).says_all(testimony[..count].to_vec()).witness();
     // Another statement follows the one that is looked at, as in the notes.
     let batch = || Script::ready().submits(LOCK, 1).submits(LOCK, 2).syncs(1);
     let index = STATES.iter().position(|known| *known == state).expect("a state of the notes");
@@ -61,12 +82,14 @@ fn session_in(state: &str) -> Session {
         5 => Script::new(ALL).says(backend::authentication(3, b"")),
         6 => settled(3),
         7 => settled(4),
-        8..=17 => prepared(index - 8),
-        18 => Script::ready(),
-        19 => batch(),
-        20 => batch().says(bind_complete()),
-        21 => batch().says(bind_complete()).says(boolean(true)),
-        22 => batch().says(backend::error("57014")),
+        8..=30 => prepared(index - 8),
+        31 => prepared(19).witnessed(),
+        32..=36 => testifying(index - 32),
+        37 => Script::ready(),
+        38 => batch(),
+        39 => batch().says(bind_complete()),
+        40 => batch().says(bind_complete()).says(boolean(true)),
+        41 => batch().says(backend::error("57014")),
         _ => Script::ready().syncs(1),
     };
     script.session()
@@ -88,7 +111,13 @@ fn examples(state: &str) -> Vec<(String, Vec<u8>)> {
     let example = |title: &str, bytes: Vec<u8>| match title {
         "AuthenticationSASLContinue" => server().challenge(),
         "AuthenticationSASLFinal" => server().verdict(),
-        "DataRow" if state.starts_with("Configuring") => backend::settings_row(&backend::SETTINGS),
+        "DataRow" => match state.split(':').next() {
+            Some("Identity") => text_row(&backend::IDENTITY),
+            Some("Settings") => text_row(&backend::SETTINGS),
+            Some("Confirmation") => text_row(&backend::CONFIRMATION),
+            Some("Testimony") => text_row(&["4712", "false"]),
+            _ => bytes,
+        },
         _ => bytes,
     };
     backend.map(|block| (block.title.clone(), example(&block.title, block.bytes()))).collect()

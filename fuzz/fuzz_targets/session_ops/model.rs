@@ -108,8 +108,8 @@ impl Model {
         assert!(!self.is_ready, "ready twice");
         self.is_ready = true;
         self.startup_output = startup_output;
-        // Three batches: authentication, settings, statements.
-        for _ in 0..3 {
+        // The batches: authentication, identity and settings, confirmation, statements, release.
+        for _ in 0..5 {
             while self.next_frame().0 != b'Z' {}
         }
     }

@@ -142,7 +142,7 @@ impl Connection {
     /// Connects; also gives all that the server said until the session was ready, or over.
     fn open(cluster: &TempCluster, user: &str, database: &str) -> (Self, Vec<u8>) {
         let mut startup = startup(ANY_METHOD);
-        (startup.user, startup.database) = (user.into(), database.into());
+        (startup.credentials.user, startup.database) = (user.into(), database.into());
         let session = Session::new(startup, SessionLimits::DEFAULT).expect("a StartupMessage");
         let stream = TcpStream::connect((cluster.host(), cluster.port())).expect("it listens");
         let mut connection = Self { session, stream };

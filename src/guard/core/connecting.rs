@@ -14,16 +14,16 @@ use crate::proto::session::Session;
 
 /// The first pause before a reconnect, doubled with each failure up to [`BACKOFF_MAX`]; jitter
 /// takes any part of it away but [`BACKOFF_MIN`].
-const BACKOFF_BASE: Duration = Duration::from_millis(50);
-const BACKOFF_MAX: Duration = Duration::from_secs(5);
+pub(super) const BACKOFF_BASE: Duration = Duration::from_millis(50);
+pub(super) const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// A session that has lived for so long was a good one: the next pause is a short one again.
 const STEADY: Duration = Duration::from_secs(1);
 /// What shorter ones count for at the most: pauses of up to 800 ms.
 const FAILURES_FLAPPING: u32 = 4;
 /// However lucky the jitter: reconnecting is never a hot loop.
-const BACKOFF_MIN: Duration = Duration::from_millis(10);
+pub(super) const BACKOFF_MIN: Duration = Duration::from_millis(10);
 /// When the server says no (a wrong password, a standby), another try will hardly help.
-const BACKOFF_REFUSED: Duration = Duration::from_secs(2);
+pub(super) const BACKOFF_REFUSED: Duration = Duration::from_secs(2);
 
 impl Core {
     /// Whether it is time for the shell to make a connection.

@@ -1,9 +1,13 @@
 //! The core with a scripted server and a clock in its hand: no socket, no thread.
 
+use super::connecting::{BACKOFF_MAX, BACKOFF_MIN, BACKOFF_REFUSED};
 use super::*;
-use crate::proto::handshake::Methods;
-use crate::proto::scram::{IterationLimits, NONCE_ENTROPY};
-use crate::proto::settings::SessionSettings;
+use crate::error::Unsuitability;
+use crate::proto::authentication::Methods;
+use crate::proto::handshake::Startup;
+use crate::proto::rehearsal::{self, message};
+
+mod connecting;
 
 #[derive(Default)]
 struct Outcomes {
@@ -55,33 +59,9 @@ fn ticket(slot: u32) -> Ticket {
     Ticket { slot, generation: 1 }
 }
 
-fn message(tag: u8, body: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(body.len() + 4).expect("short");
-    [&[tag][..], &length.to_be_bytes(), body].concat()
-}
-
-fn row(values: &[&str]) -> Vec<u8> {
-    let mut body = u16::try_from(values.len()).expect("few").to_be_bytes().to_vec();
-    for value in values {
-        body.extend_from_slice(&u32::try_from(value.len()).expect("short").to_be_bytes());
-        body.extend_from_slice(value.as_bytes());
-    }
-    message(b'D', &body)
-}
-
 /// What PostgreSQL 15 sends to a session with trust authentication, up to the ready session.
 fn greeting() -> Vec<u8> {
-    let settings =
-        ["7", "false", "pg_catalog", "0", "0", "on", "2", "2", "5", "10000", "10s", "2s"];
-    let mut bytes = message(b'R', &[0; 4]);
-    bytes.extend(message(b'S', b"server_version\x0015.18\0"));
-    bytes.extend(message(b'K', &[0, 0, 0, 7, 1, 2, 3, 4]));
-    bytes.extend(message(b'Z', b"I"));
-    bytes.extend([message(b'1', b""), message(b'2', b""), row(&settings)].concat());
-    bytes.extend([message(b'C', b"SELECT 1\0"), message(b'Z', b"I")].concat());
-    bytes.extend(message(b'1', b"").repeat(4));
-    bytes.extend(message(b'Z', b"I"));
-    bytes
+    [rehearsal::greeting(), rehearsal::preparation()].concat().concat()
 }
 
 fn reply(value: u8) -> Vec<u8> {
@@ -94,25 +74,11 @@ fn synced() -> Vec<u8> {
 }
 
 fn startup() -> Startup {
-    Startup {
-        user: "postgres".into(),
-        database: "postgres".into(),
-        application_name: "test".into(),
-        password: None,
-        methods: Methods { none: true, password: false, md5: false, scram_sha_256: false },
-        entropy: [0; NONCE_ENTROPY],
-        iterations: IterationLimits::DEFAULT,
-        settings: SessionSettings {
-            idle_session_timeout_ms: 10_000,
-            tcp_keepalives_idle_s: 2,
-            tcp_keepalives_interval_s: 2,
-            tcp_keepalives_count: 5,
-            tcp_user_timeout_ms: 10_000,
-            client_connection_check_interval_ms: 2_000,
-            tcp: true,
-        },
-    }
+    rehearsal::startup(Methods { none: true, password: false, md5: false, scram_sha_256: false })
 }
+
+/// Nothing else is left to try.
+const LAST: Attempt = Attempt { others: false, give_up_at: Time::NEVER, silent_until: Time::NEVER };
 
 struct World {
     core: Core,
@@ -136,8 +102,27 @@ impl World {
     fn dial(&mut self, now: Time) {
         assert!(self.core.wants_connection(now));
         self.core.begin_connecting(now);
-        let change = self.core.connected(now, startup(), &mut self.outcomes);
+        self.start(now, startup(), LAST);
+    }
+
+    /// A connection stands.
+    fn start(&mut self, now: Time, startup: Startup, attempt: Attempt) {
+        let change = self.core.connected(now, startup, attempt, &mut self.outcomes);
         assert!(change.is_none(), "{change:?}");
+    }
+
+    /// An attempt that has begun at 0, and of which this is left.
+    fn attempting(startup: Startup, attempt: Attempt) -> Self {
+        let mut world = Self::new();
+        world.core.begin_connecting(at(0));
+        world.start(at(0), startup, attempt);
+        world
+    }
+
+    fn hang_up(&mut self, now: Time) -> Change {
+        let (address, reason) = ("here".into(), "it hung up".into());
+        let error = Error::Connect { address, reason, source: None };
+        self.core.fail(now, Cause::ConnectionLost, error, &mut self.outcomes)
     }
 
     fn input(&mut self, now: Time, bytes: &[u8]) -> Option<Change> {
@@ -305,7 +290,7 @@ fn without_a_session_a_try_fails_at_once_and_a_wait_waits_for_the_next() {
     world.dial(at(0));
     world.sent(at(0));
     world.input(at(5), &greeting());
-    assert_eq!(world.sent(at(5)), "PBESPPPPSBES", "settings, statements, then the request");
+    assert_eq!(world.sent(at(5)), "PBEPBESPBESPPPPSBESBES", "the start, then the request");
     world.input(at(6), &[reply(1), synced()].concat());
     assert_eq!(world.outcomes.granted[0].0, ticket(1));
 }
@@ -318,7 +303,7 @@ fn reconnecting_backs_off_with_jitter_and_never_spins() {
     for _ in 0..100 {
         assert!(world.core.wants_connection(now));
         world.core.begin_connecting(now);
-        let error = Error::Unsuitable("a test".into());
+        let error = Error::Unsuitable { kind: Unsuitability::Standby, reason: "a test".into() };
         let refused = matches!(now.as_nanos() % 2, 0);
         let error = if refused { error } else { Error::Protocol("a test".into()) };
         world.core.fail(now, Cause::ConnectionLost, error, &mut world.outcomes);

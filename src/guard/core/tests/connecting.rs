@@ -1,0 +1,126 @@
+//! The ways that an attempt to connect can take.
+
+use super::*;
+use crate::proto::handshake::{LockSession, Purpose};
+
+/// One more address, and an older protocol version to ask for.
+const FIRST: Attempt = Attempt { others: true, give_up_at: Time::NEVER, silent_until: Time::NEVER };
+
+fn error_response(sqlstate: &str) -> Vec<u8> {
+    message(b'E', format!("SFATAL\0VFATAL\0C{sqlstate}\0Mno\0\0").as_bytes())
+}
+
+fn asks_older() -> Attempt {
+    Attempt { others: false, give_up_at: at(10_000), silent_until: at(5_000) }
+}
+
+#[test]
+fn a_server_that_hangs_up_on_the_question_is_asked_for_the_older_protocol() {
+    let mut world = World::attempting(startup(), asks_older());
+    assert!(matches!(world.hang_up(at(1)), Change::OlderProtocol));
+    assert!(world.core.is_connecting() && world.core.connect_deadline() == at(10_000));
+    for sqlstate in ["08P01", "0A000", "XX000"] {
+        let mut world = World::attempting(startup(), asks_older());
+        let change = world.input(at(1), &error_response(sqlstate));
+        assert!(matches!(change, Some(Change::OlderProtocol)), "{sqlstate}: {change:?}");
+    }
+}
+
+#[test]
+fn silence_is_an_answer_to_the_newer_protocol_after_half_of_the_time() {
+    let mut world = World::attempting(startup(), asks_older());
+    assert_eq!(world.core.next_timeout(), at(5_000));
+    assert!(world.timeout(at(4_999)).is_none());
+    assert!(matches!(world.timeout(at(5_000)), Some(Change::OlderProtocol)));
+}
+
+#[test]
+fn a_server_that_has_answered_is_not_asked_again() {
+    let mut world = World::attempting(startup(), asks_older());
+    assert!(world.input(at(1), &rehearsal::greeting()[0]).is_none());
+    assert_eq!(world.core.next_timeout(), at(10_000));
+    assert!(matches!(world.hang_up(at(2)), Change::Ended(_)));
+    for sqlstate in ["28P01", "53300", "57P03"] {
+        let mut world = World::attempting(startup(), asks_older());
+        let change = world.input(at(1), &error_response(sqlstate));
+        assert!(matches!(change, Some(Change::Ended(_))), "{sqlstate}: {change:?}");
+    }
+    let mut world = World::attempting(startup(), LAST);
+    assert!(matches!(world.hang_up(at(1)), Change::Ended(_)), "no older one to ask for");
+}
+
+#[test]
+fn another_address_is_tried_for_what_another_server_may_do_better() {
+    for sqlstate in ["57P03", "57P01"] {
+        let mut world = World::attempting(startup(), FIRST);
+        let change = world.input(at(1), &error_response(sqlstate));
+        assert!(matches!(change, Some(Change::NextAddress(_))), "{sqlstate}: {change:?}");
+        assert!(world.core.is_connecting());
+    }
+    let mut world = World::attempting(startup(), FIRST);
+    assert!(matches!(world.hang_up(at(1)), Change::NextAddress(_)));
+    let mut world = World::attempting(startup(), FIRST);
+    let standby = [rehearsal::greeting().concat(), message(b'S', b"in_hot_standby\0on\0")];
+    assert!(matches!(world.input(at(1), &standby.concat()), Some(Change::NextAddress(_))));
+}
+
+#[test]
+fn who_we_are_is_refused_for_all_addresses_at_once() {
+    for sqlstate in ["28P01", "28000", "3D000", "53300"] {
+        let mut world = World::attempting(startup(), FIRST);
+        let change = world.input(at(1), &error_response(sqlstate));
+        assert!(matches!(change, Some(Change::Ended(_))), "{sqlstate}: {change:?}");
+    }
+    let mut world = World::attempting(startup(), FIRST);
+    let request = message(b'R', &[0, 0, 0, 3]);
+    assert!(matches!(world.input(at(1), &request), Some(Change::Ended(_))), "a password is asked");
+}
+
+#[test]
+fn a_silent_server_leaves_time_for_the_others_and_the_deadline_ends_it_all() {
+    let attempt = Attempt { give_up_at: at(3_000), ..FIRST };
+    let mut world = World::attempting(startup(), attempt);
+    assert_eq!(world.core.next_timeout(), at(3_000));
+    assert!(matches!(world.timeout(at(3_000)), Some(Change::NextAddress(_))));
+    world.start(at(3_000), startup(), Attempt { give_up_at: Time::NEVER, ..FIRST });
+    assert!(matches!(world.timeout(at(10_000)), Some(Change::Ended(_))));
+}
+
+#[test]
+fn a_session_waits_for_its_witness() {
+    let purpose = Purpose::Locks(LockSession { witness: true, ..rehearsal::lock_session() });
+    let all = greeting();
+    let (before, after) = all.split_at(all.len() - rehearsal::release().concat().len());
+    let mut world = World::attempting(Startup { purpose, ..startup() }, LAST);
+    let asked = world.input(at(1), before);
+    let Some(Change::Witness(question)) = asked else { panic!("{asked:?}") };
+    assert_eq!(question, Question { process_id: rehearsal::PID, key: rehearsal::KEY });
+    assert_eq!(world.core.next_timeout(), at(10_000), "not for ever");
+    let change = world.core.witnessed(at(2), Ok(()), &mut world.outcomes);
+    assert!(change.is_none(), "the key is given back first: {change:?}");
+    assert!(matches!(world.input(at(3), after), Some(Change::Ready)));
+}
+
+#[test]
+fn a_witness_that_speaks_against_it_ends_the_session() {
+    let purpose = Purpose::Locks(LockSession { witness: true, ..rehearsal::lock_session() });
+    let mut world = World::attempting(Startup { purpose, ..startup() }, LAST);
+    let length = greeting().len() - rehearsal::release().concat().len();
+    assert!(matches!(world.input(at(1), &greeting()[..length]), Some(Change::Witness(_))));
+    let against = Error::Unsuitable { kind: Unsuitability::FakeLocks, reason: "a test".into() };
+    let change = world.core.witnessed(at(2), Err(against), &mut world.outcomes);
+    assert!(matches!(change, Some(Change::Ended(_))), "{change:?}");
+}
+
+#[test]
+fn behind_a_proxy_the_marked_key_stays_locked() {
+    let session = LockSession { session_affine: true, witness: true, ..rehearsal::lock_session() };
+    let startup = Startup { purpose: Purpose::Locks(session), ..startup() };
+    let mut world = World::attempting(startup, LAST);
+    let length = greeting().len() - rehearsal::release().concat().len();
+    assert!(matches!(world.input(at(1), &greeting()[..length]), Some(Change::Witness(_))));
+    world.sent(at(1));
+    let change = world.core.witnessed(at(2), Ok(()), &mut world.outcomes);
+    assert!(matches!(change, Some(Change::Ready)), "{change:?}");
+    assert_eq!(world.sent(at(2)), "", "nothing is released");
+}
