@@ -86,6 +86,7 @@ pub mod proto;
 mod slab;
 mod slots;
 mod timer;
+mod warning;
 
 pub use acquire::{Acquire, Acquiring};
 pub use config::{AuthMethods, Config, Proxy};
@@ -94,6 +95,7 @@ pub use error::{Error, Outcome, SqlState, Unsuitability};
 pub use key::Key;
 pub use lock::Lock;
 pub use manager::Manager;
+pub use warning::Warning;
 
 /// Compiles the programs of the README.
 #[cfg(doctest)]

@@ -11,6 +11,7 @@ use crate::guard;
 use crate::key::Key;
 use crate::lock::Lock;
 use crate::slots::Drive;
+use crate::warning::Warning;
 
 /// Locks on one PostgreSQL database, over one session.
 ///
@@ -127,6 +128,19 @@ impl Manager {
     /// ```
     pub fn acquire(&self, key: impl Into<Key>) -> Acquire {
         Acquire::new(Arc::clone(&self.inner.drive), key.into())
+    }
+
+    /// What somebody should know about the server of the latest session; nothing if all is well.
+    ///
+    /// ```no_run
+    /// # fn example(manager: &distlock::Manager) {
+    /// for warning in manager.warnings() {
+    ///     eprintln!("{warning}");
+    /// }
+    /// # }
+    /// ```
+    pub fn warnings(&self) -> Vec<Warning> {
+        self.inner.drive.warnings()
     }
 
     /// Closes the manager: every lock's context is done with

@@ -20,6 +20,7 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::foreign;
 use crate::key::Key;
+use crate::warning::Warning;
 
 /// The guard, as callers see it.
 pub(crate) trait Drive: Send + Sync + fmt::Debug {
@@ -36,6 +37,8 @@ pub(crate) trait Drive: Send + Sync + fmt::Debug {
     fn drive(&self, ticket: Ticket, limit: Time) -> bool;
     /// A waker that pokes the slot's owner, for a context to be watched with. Made beforehand.
     fn poker(&self, ticket: Ticket) -> &Waker;
+    /// What somebody should know about the server.
+    fn warnings(&self) -> Vec<Warning>;
     /// Ends the manager: all locks are lost, all requests end, the thread is joined.
     fn close(&self);
 }

@@ -188,6 +188,17 @@ fn keys_in(sql: &mut Sql) -> Vec<i64> {
 }
 
 #[test]
+fn a_limit_of_more_than_half_of_the_servers_lock_table_is_warned_of() {
+    // 10 locks for each of 10 connections.
+    let cluster = small_server();
+    let config = || cluster.url().parse::<Config>().expect("a URL");
+    let warned = connect(config().max_locks(51));
+    let text: Vec<String> = warned.warnings().iter().map(ToString::to_string).collect();
+    assert!(matches!(&text[..], [one] if one.contains("51") && one.contains("100")), "{text:?}");
+    assert_eq!(connect(config().max_locks(50)).warnings(), []);
+}
+
+#[test]
 fn a_full_lock_table_is_an_error_that_leaves_the_held_locks_alone() {
     let cluster = small_server();
     let config: Config = cluster.url().parse().expect("a URL");
@@ -263,7 +274,7 @@ fn a_refused_connection_says_what_the_server_said() {
     let mut sql = cluster.sql();
     sql.query("CREATE ROLE app LOGIN CONNECTION LIMIT 1");
     let config: Config = cluster.url().parse().expect("a URL");
-    let config = config.user("app").dbname("postgres");
+    let config = config.user("app").dbname("postgres").witness(false);
     let manager = connect(config.clone());
     let held = lock(&manager, 1);
     let error = Manager::connect(config).expect_err("a second session");

@@ -29,6 +29,7 @@ use crate::error::Error;
 use crate::key::Key;
 use crate::proto::fault::Fault;
 use crate::proto::frontend::KeyParameters;
+use crate::proto::handshake::Greeting;
 use crate::proto::probe::Question;
 use crate::proto::session::{Event, Session, SessionLimits, Statement};
 use crate::slots::{HoldId, Mode, Ticket};
@@ -88,7 +89,7 @@ pub(crate) enum Change {
     /// The server will not do: go on with the next address.
     NextAddress(Error),
     /// The session is ready.
-    Ready,
+    Ready(Greeting),
     /// The session, or the attempt to get one, has ended: close the connection.
     Ended(Arc<Error>),
 }
@@ -155,9 +156,9 @@ impl Core {
         loop {
             let Some(session) = self.session() else { return change };
             let result = match session.poll_event() {
-                Ok(Some(Event::Ready(_))) => {
+                Ok(Some(Event::Ready(greeting))) => {
                     self.become_ready(now, sink);
-                    change = Some(Change::Ready);
+                    change = Some(Change::Ready(greeting));
                     continue;
                 }
                 Ok(Some(Event::Witness(question))) => return Some(Change::Witness(question)),

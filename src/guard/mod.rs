@@ -37,7 +37,7 @@ mod witness;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
-use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::Thread;
 use std::time::Duration;
 
@@ -57,6 +57,7 @@ use crate::config::{Config, Plan};
 use crate::error::Error;
 use crate::proto::session::SessionLimits;
 use crate::slots::{Drive, Slots};
+use crate::warning::Warning;
 
 /// What the guard's thread, callers and locks share.
 #[derive(Debug)]
@@ -81,10 +82,19 @@ pub(crate) struct Shared {
     /// Requests that wait for a key, as of the last turn.
     waiting: AtomicU32,
     sleeps_until: AtomicU64,
+    /// About the server of the latest session.
+    warning: Mutex<Option<Warning>>,
     thread_waker: Arc<Waker>,
     /// Whether the thread has ended, for those who wait for that.
     ended: Mutex<bool>,
     ended_changed: Condvar,
+}
+
+impl Shared {
+    /// What somebody should know about the server of the latest session.
+    fn warning(&self) -> MutexGuard<'_, Option<Warning>> {
+        self.warning.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What is in the seat.
@@ -187,6 +197,7 @@ fn build(
         rhythm: Rhythm::new(),
         waiting: AtomicU32::new(0),
         sleeps_until: AtomicU64::new(Time::NEVER.as_nanos()),
+        warning: Mutex::new(None),
         thread_waker: waker,
         ended: Mutex::new(false),
         ended_changed: Condvar::new(),

@@ -15,6 +15,7 @@ use super::stream::Ready;
 use super::{JOIN_MAX, Reading, STAND_ASIDE, Seat, Shared, is_current};
 use crate::clock::Time;
 use crate::slots::{Drive, Slots, Ticket};
+use crate::warning::Warning;
 
 /// Where the guard's thread is.
 #[derive(Debug)]
@@ -226,6 +227,10 @@ impl Drive for Shared {
         if !rides {
             self.kick();
         }
+    }
+
+    fn warnings(&self) -> Vec<Warning> {
+        self.warning().iter().copied().collect()
     }
 
     fn drive(&self, ticket: Ticket, limit: Time) -> bool {

@@ -25,6 +25,7 @@ use crate::error::Error;
 use crate::proto::frontend::ProtocolVersion;
 use crate::proto::probe::Question;
 use crate::slots::{Slots, Submission, Work};
+use crate::warning::Warning;
 
 /// What the seat's holder works with.
 #[derive(Debug)]
@@ -360,7 +361,10 @@ impl Guard {
     fn apply(&mut self, change: Option<Change>, shared: &Shared) {
         match change {
             None => {}
-            Some(Change::Ready) => {
+            Some(Change::Ready(greeting)) => {
+                let max_locks = self.plan.config.max_locks;
+                let warning = |lock_table| Warning::about_lock_table(max_locks, lock_table);
+                *shared.warning() = greeting.lock_table.and_then(warning);
                 if let Some(first) = self.first.take() {
                     let _ = first.try_send(Ok(()));
                 }

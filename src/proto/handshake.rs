@@ -21,59 +21,15 @@
 //! [`probe`] says what is asked and why. Confirmation and Preparing have a Sync each and go out in
 //! one write; the Sync before them is the moment at which a pooler may show itself.
 
-use super::authentication::{Authenticator, Credentials};
+use super::authentication::Authenticator;
 use super::backend::{self, BackendMessage, DataRow};
 use super::buffer::{Full, WriteBuf};
 use super::fault::{Fault, Unsuitable, Violation};
 use super::fields::{Fields, printable};
 use super::frontend::{self, INT4_OID, INT8_OID, KeyParameters, ProtocolVersion, TEXT_OID};
-use super::probe::{self, Expectation, Identity, Mark, Question};
-use super::settings::{self, SessionSettings};
-
-/// Everything that a session needs to start. Made afresh for every connection: nothing of an
-/// earlier one is left in it.
-#[derive(Debug)]
-pub struct Startup {
-    /// The protocol version to ask for.
-    pub version: ProtocolVersion,
-    /// Whether a server that does not speak that version is refused.
-    pub refuse_older: bool,
-    /// The role, and how it proves itself.
-    pub credentials: Credentials,
-    /// The database.
-    pub database: String,
-    /// Shown in `pg_stat_activity`.
-    pub application_name: String,
-    /// Command-line options for the server process (libpq's `options`), where there are any.
-    pub options: Option<String>,
-    /// What the session is for.
-    pub purpose: Purpose,
-}
-
-/// What a session is for.
-#[derive(Debug)]
-pub enum Purpose {
-    /// Locks.
-    Locks(LockSession),
-    /// To say whether another session's lock excludes.
-    Testimony(Question),
-}
-
-/// How a session for locks is set up, and what it has to stand up to.
-#[derive(Debug)]
-pub struct LockSession {
-    /// The session settings.
-    pub settings: SessionSettings,
-    /// Fresh randomness.
-    pub mark: Mark,
-    /// Whether a proxy may stand between that keeps each session on one server process. The marked
-    /// key stays locked then, for it is what makes some of them do so.
-    pub session_affine: bool,
-    /// Whether the session has to be able to write.
-    pub read_write: bool,
-    /// Whether a witness has to be heard.
-    pub witness: bool,
-}
+use super::probe::{self, Expectation, Identity, Question};
+use super::settings;
+pub use super::startup::{LockSession, Purpose, Startup};
 
 /// What is known of the server once the session is ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -328,7 +284,7 @@ impl Handshake {
     fn handle_asynchronous(&mut self, message: &BackendMessage<'_>) -> Result<bool, Fault> {
         match message {
             BackendMessage::ParameterStatus { name: b"server_version", value } => {
-                self.server_major = Some(major_version(value)?);
+                self.server_major = Some(settings::major_version(value)?);
                 Ok(true)
             }
             BackendMessage::ParameterStatus { name: probe::COCKROACH_PARAMETER, .. } => {
@@ -533,14 +489,4 @@ fn ask(out: &mut WriteBuf, query: &str, values: &[String]) -> Result<(), Full> {
 
 fn no_room(Full: Full) -> Fault {
     Fault::Internal("the statements do not fit their buffer")
-}
-
-/// The first number of `server_version`, such as `15` of `15.18 (Debian 15.18-0+deb12u1)`.
-fn major_version(value: &[u8]) -> Result<u32, Unsuitable> {
-    let digits = value.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(value.len());
-    value
-        .get(..digits)
-        .and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok())
-        .filter(|major| *major >= settings::OLDEST_SERVER)
-        .ok_or_else(|| Unsuitable::Version(printable(value, 64)))
 }

@@ -14,6 +14,7 @@
 //! | [`backend`], [`fields`] | the messages we accept, and those we refuse by name |
 //! | [`authentication`], [`scram`], [`md5`] | who we are, and whether the server proves who it is |
 //! | [`handshake`] | from the StartupMessage to the first ReadyForQuery of a prepared session |
+//! | [`startup`] | what a session starts with |
 //! | [`probe`] | what is asked to find out whether the server's locks hold |
 //! | [`settings`] | the session settings, and what must be read back |
 //! | [`session`] | the prepared session and its statements in flight |
@@ -47,3 +48,4 @@ pub mod rehearsal;
 pub mod scram;
 pub mod session;
 pub mod settings;
+pub mod startup;

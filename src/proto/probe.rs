@@ -247,7 +247,7 @@ struct Row<I> {
 impl<'a, I: Iterator<Item = Option<&'a [u8]>>> Row<I> {
     fn text(&mut self) -> Result<&'a str, Violation> {
         let value = self.values.next().flatten();
-        value.and_then(|value| std::str::from_utf8(value).ok()).ok_or(self.malformed())
+        value.and_then(|value| std::str::from_utf8(value).ok()).ok_or_else(|| self.malformed())
     }
 
     fn number(&mut self) -> Result<i32, Violation> {

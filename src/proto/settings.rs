@@ -70,6 +70,20 @@ const STATEMENT_14: &str = concat!(
 /// The oldest major version that is served.
 pub const OLDEST_SERVER: u32 = 10;
 
+/// The first number of `server_version`, such as `15` of `15.18 (Debian 15.18-0+deb12u1)`.
+///
+/// # Errors
+///
+/// [`Unsuitable`] when it is older than what is served, or no version.
+pub fn major_version(value: &[u8]) -> Result<u32, Unsuitable> {
+    let digits = value.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(value.len());
+    value
+        .get(..digits)
+        .and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok())
+        .filter(|major| *major >= OLDEST_SERVER)
+        .ok_or_else(|| Unsuitable::Version(printable(value, 64)))
+}
+
 /// The names of the settings, in the order of the columns.
 const NAMES: [&str; 10] = [
     "search_path",

@@ -10,7 +10,7 @@ use crate::context::Cause;
 use crate::error::Error;
 use crate::guard::ledger::Sink;
 use crate::proto::handshake::Startup;
-use crate::proto::session::Session;
+use crate::proto::session::{Event, Session};
 
 /// The first pause before a reconnect, doubled with each failure up to [`BACKOFF_MAX`]; jitter
 /// takes any part of it away but [`BACKOFF_MIN`].
@@ -132,10 +132,11 @@ impl Core {
         }
         match self.session()?.witnessed() {
             Ok(None) => None,
-            Ok(Some(_)) => {
+            Ok(Some(Event::Ready(greeting))) => {
                 self.become_ready(now, sink);
-                Some(Change::Ready)
+                Some(Change::Ready(greeting))
             }
+            Ok(Some(_)) => None,
             Err(fault) => Some(self.fault(now, fault, sink)),
         }
     }

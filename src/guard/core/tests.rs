@@ -94,7 +94,7 @@ impl World {
     fn ready() -> Self {
         let mut world = Self::new();
         world.dial(at(0));
-        assert!(matches!(world.input(at(5), &greeting()), Some(Change::Ready)));
+        assert!(matches!(world.input(at(5), &greeting()), Some(Change::Ready(_))));
         world.sent(at(5));
         world
     }
@@ -323,7 +323,7 @@ fn a_lock_that_is_granted_after_a_long_start_is_believed_before_its_ready_for_qu
     world.sent(at(0));
     world.ask(0, Mode::Wait);
     // Longer than the lease, and within the connect timeout.
-    assert!(matches!(world.input(at(9_000), &greeting()), Some(Change::Ready)));
+    assert!(matches!(world.input(at(9_000), &greeting()), Some(Change::Ready(_))));
     assert_eq!(world.core.lease_until(), at(6_000));
     assert!(world.sent(at(9_000)).ends_with("BES"));
     world.input(at(9_001), &reply(1));
@@ -338,7 +338,7 @@ fn a_server_that_ends_each_session_at_once_is_asked_less_and_less_often() {
     let mut now = at(0);
     for _ in 0..100 {
         world.dial(now);
-        assert!(matches!(world.input(now, &greeting()), Some(Change::Ready)));
+        assert!(matches!(world.input(now, &greeting()), Some(Change::Ready(_))));
         let error = Error::Protocol("gone".into());
         world.core.fail(now, Cause::ConnectionLost, error, &mut world.outcomes);
         now = world.core.next_timeout();

@@ -98,7 +98,7 @@ fn a_session_waits_for_its_witness() {
     assert_eq!(world.core.next_timeout(), at(10_000), "not for ever");
     let change = world.core.witnessed(at(2), Ok(()), &mut world.outcomes);
     assert!(change.is_none(), "the key is given back first: {change:?}");
-    assert!(matches!(world.input(at(3), after), Some(Change::Ready)));
+    assert!(matches!(world.input(at(3), after), Some(Change::Ready(_))));
 }
 
 #[test]
@@ -121,6 +121,6 @@ fn behind_a_proxy_the_marked_key_stays_locked() {
     assert!(matches!(world.input(at(1), &greeting()[..length]), Some(Change::Witness(_))));
     world.sent(at(1));
     let change = world.core.witnessed(at(2), Ok(()), &mut world.outcomes);
-    assert!(matches!(change, Some(Change::Ready)), "{change:?}");
+    assert!(matches!(change, Some(Change::Ready(_))), "{change:?}");
     assert_eq!(world.sent(at(2)), "", "nothing is released");
 }
