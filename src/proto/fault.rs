@@ -61,10 +61,10 @@ pub enum Violation {
         /// Where the session was.
         state: &'static str,
     },
-    /// More messages or bytes than a session's start can need.
-    #[error("more than {limit} {what} before the session was ready")]
+    /// More messages or bytes than there can be need for.
+    #[error("more than {limit} {what}")]
     Budget {
-        /// What there was too much of.
+        /// What there was too much of, and where.
         what: &'static str,
         /// The limit.
         limit: u32,

@@ -9,7 +9,7 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`buffer`] | the fixed read and write buffers |
+//! | [`buffer`], [`budget`] | the fixed read and write buffers; how much a server may say |
 //! | [`frontend`] | the messages we send |
 //! | [`backend`], [`fields`] | the messages we accept, and those we refuse by name |
 //! | [`authentication`], [`scram`], [`md5`] | who we are, and whether the server proves who it is |
@@ -36,6 +36,7 @@
 
 pub mod authentication;
 pub mod backend;
+pub mod budget;
 pub mod buffer;
 pub mod fault;
 pub mod fields;

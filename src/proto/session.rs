@@ -14,6 +14,7 @@
 use std::collections::VecDeque;
 
 use super::backend::{self, BackendMessage, Status};
+use super::budget::Budget;
 use super::buffer::{ReadBuf, WriteBuf};
 use super::fault::{Fault, Unsuitable, Violation};
 use super::fields::{ServerError, Severity};
@@ -94,11 +95,11 @@ pub struct Session {
     /// What is unanswered, oldest first. INVARIANT: never longer than `limits.in_flight`.
     ring: VecDeque<Pending>,
     limits: SessionLimits,
-    /// Messages and bytes taken before the session was ready.
-    startup_messages: u32,
-    startup_bytes: u32,
     /// Whether the server has said anything but an error.
     answered: bool,
+    /// What the server may still say before the session is ready; from then on, what it may say
+    /// unasked before the next Sync is answered.
+    budget: Budget,
 }
 
 #[derive(Debug)]
@@ -129,11 +130,6 @@ enum Reply {
 // The longest message always fits, so that a full buffer always holds a whole one.
 const _: () = assert!(SessionLimits::DEFAULT.read_buffer > backend::FRAME_MAX);
 
-/// No server needs more than this to start a session.
-pub const STARTUP_MESSAGES_MAX: u32 = 256;
-/// See [`STARTUP_MESSAGES_MAX`].
-pub const STARTUP_BYTES_MAX: u32 = 256 * 1024;
-
 impl Session {
     /// A new session; the StartupMessage is ready to be sent.
     ///
@@ -149,9 +145,8 @@ impl Session {
             state: State::Starting(Box::new(handshake)),
             ring: VecDeque::with_capacity(limits.in_flight),
             limits,
-            startup_messages: 0,
-            startup_bytes: 0,
             answered: false,
+            budget: Budget::of_startup(),
         })
     }
 
@@ -325,6 +320,7 @@ impl Session {
             Step::Witness(question) => Some(Event::Witness(question)),
             Step::Done(greeting) => {
                 self.state = State::Ready;
+                self.budget = Budget::of_unasked();
                 Some(Event::Ready(greeting))
             }
         }
@@ -342,11 +338,7 @@ impl Session {
         };
         let progress = match &mut self.state {
             State::Starting(handshake) => {
-                self.startup_messages = self.startup_messages.saturating_add(1);
-                let bytes = u32::try_from(size).unwrap_or(u32::MAX);
-                self.startup_bytes = self.startup_bytes.saturating_add(bytes);
-                check_budget("messages", self.startup_messages, STARTUP_MESSAGES_MAX)?;
-                check_budget("bytes", self.startup_bytes, STARTUP_BYTES_MAX)?;
+                self.budget.take(size)?;
                 let step = handshake.handle(&message, &mut self.outgoing)?;
                 self.answered = true;
                 match self.take_step(step) {
@@ -354,7 +346,17 @@ impl Session {
                     None => Progress::Message,
                 }
             }
-            State::Ready | State::Failed => handle_ready(&mut self.ring, &message)?,
+            State::Ready | State::Failed if handle_asynchronous(&message)? => {
+                self.budget.take(size)?;
+                Progress::Message
+            }
+            State::Ready | State::Failed => {
+                let progress = handle_ready(&mut self.ring, &message)?;
+                if matches!(progress, Progress::Event(Event::Synced { .. })) {
+                    self.budget = Budget::of_unasked();
+                }
+                progress
+            }
         };
         if !matches!(progress, Progress::EventBefore(_)) {
             self.incoming.consume(size);
@@ -371,19 +373,12 @@ enum Progress {
     Starved,
 }
 
-fn check_budget(what: &'static str, used: u32, limit: u32) -> Result<(), Violation> {
-    if used > limit { Err(Violation::Budget { what, limit }) } else { Ok(()) }
-}
-
-/// The ready session's whitelist: asynchronous messages at any time, else the next message that
-/// the oldest unanswered statement or Sync calls for.
+/// The ready session's whitelist: the next message that the oldest unanswered statement or Sync
+/// calls for. (Asynchronous messages, which may come at any time, were taken before.)
 fn handle_ready(
     ring: &mut VecDeque<Pending>,
     message: &BackendMessage<'_>,
 ) -> Result<Progress, Fault> {
-    if handle_asynchronous(message)? {
-        return Ok(Progress::Message);
-    }
     let unexpected =
         |state| Err(Violation::Unexpected { message: backend::name(message), state }.into());
     match (ring.front_mut(), message) {

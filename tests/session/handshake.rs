@@ -1,12 +1,12 @@
 //! From AuthenticationOk to a prepared session, and the servers that do not get that far.
 
 use distlock::proto::authentication::Credentials;
+use distlock::proto::budget::{STARTUP_BYTES_MAX, STARTUP_MESSAGES_MAX};
 use distlock::proto::fault::{AuthFault, Fault, Unsuitable, Violation};
 use distlock::proto::handshake::{Greeting, Startup};
 use distlock::proto::probe::Question;
 use distlock::proto::scram::IterationLimits;
 use distlock::proto::session::{Event, Session, SessionLimits};
-use distlock::proto::session::{STARTUP_BYTES_MAX, STARTUP_MESSAGES_MAX};
 
 use super::backend::{
     self, CONFIRMATION, IDENTITY, KEY, PID, SETTINGS, ScramServer, authentication_ok, first_batch,
@@ -248,7 +248,10 @@ fn a_start_may_have_so_many_messages_and_no_more() {
         let outcome = start_with(2, &message.repeat(spare)).play_long();
         assert_eq!(outcome.events, [READY]);
         let outcome = start_with(2, &message.repeat(spare + 1)).play_long();
-        let violation = Violation::Budget { what: "messages", limit: STARTUP_MESSAGES_MAX };
+        let violation = Violation::Budget {
+            what: "messages before the session was ready",
+            limit: STARTUP_MESSAGES_MAX,
+        };
         assert_eq!(outcome.fault, Some(Fault::Violation(violation)));
     }
 }
@@ -259,7 +262,8 @@ fn a_start_may_have_so_many_bytes_and_no_more() {
     let most = usize::try_from(STARTUP_BYTES_MAX).expect("small") / message.len();
     assert_eq!(start_with(2, &message.repeat(most)).play_long().events, [READY]);
     let outcome = start_with(2, &message.repeat(most + 1)).play_long();
-    let violation = Violation::Budget { what: "bytes", limit: STARTUP_BYTES_MAX };
+    let violation =
+        Violation::Budget { what: "bytes before the session was ready", limit: STARTUP_BYTES_MAX };
     assert_eq!(outcome.fault, Some(Fault::Violation(violation)));
 }
 

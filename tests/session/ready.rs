@@ -1,5 +1,6 @@
 //! A prepared session: answers, errors, and the end.
 
+use distlock::proto::budget::UNASKED_MESSAGES_MAX;
 use distlock::proto::fault::{Fault, Unsuitable, Violation};
 use distlock::proto::frontend::KeyParameters;
 use distlock::proto::scram::IterationLimits;
@@ -177,6 +178,20 @@ fn asynchronous_messages_may_come_between_any_two() {
             assert_eq!(events[2..], [Event::Skipped { ticket: 3 }, Event::Synced { mark: 9 }]);
         }
     }
+}
+
+#[test]
+fn what_nobody_asked_for_has_a_limit_that_each_answered_sync_renews() {
+    let most = usize::try_from(UNASKED_MESSAGES_MAX).expect("small");
+    let flood = |count: usize| backend::notice().repeat(count);
+    let calm = Script::ready().says(flood(most)).syncs(1).says(ready(b'I')).says(flood(most));
+    assert_eq!(calm.play_long().fault, None);
+    let fault = Script::ready().says(flood(most + 1)).play_long().fault;
+    let limit = UNASKED_MESSAGES_MAX;
+    assert!(
+        matches!(fault, Some(Fault::Violation(Violation::Budget { limit: l, .. })) if l == limit),
+        "{fault:?}"
+    );
 }
 
 #[test]
