@@ -96,17 +96,7 @@ impl Builder {
         let trusting = fs::read_to_string(&hba).expect("initdb writes pg_hba.conf");
         fs::write(&hba, format!("local all postgres trust\n{}{trusting}", self.hba))
             .expect("cannot write pg_hba.conf");
-        let mut cluster = TempCluster { scratch, port: 0, server: None, pid: 0 };
-        let begin = Instant::now();
-        loop {
-            cluster.port = free_port();
-            match cluster.launch() {
-                Ok(()) => return cluster,
-                // Somebody took the port since we looked.
-                Err(log) if log.contains("could not bind") && begin.elapsed() < START_LIMIT => {}
-                Err(log) => panic!("PostgreSQL does not start: {log}"),
-            }
-        }
+        TempCluster::start_in(scratch)
     }
 }
 
@@ -129,6 +119,21 @@ impl TempCluster {
     /// A cluster with settings or authentication rules of its own.
     pub fn builder() -> Builder {
         Builder::default()
+    }
+
+    /// Starts the server of the data directory that is there already, on a port of its own.
+    pub(super) fn start_in(scratch: Scratch) -> Self {
+        let mut cluster = Self { scratch, port: 0, server: None, pid: 0 };
+        let begin = Instant::now();
+        loop {
+            cluster.port = free_port();
+            match cluster.launch() {
+                Ok(()) => return cluster,
+                // Somebody took the port since we looked.
+                Err(log) if log.contains("could not bind") && begin.elapsed() < START_LIMIT => {}
+                Err(log) => panic!("PostgreSQL does not start: {log}"),
+            }
+        }
     }
 
     /// The TCP port, on [`host`](Self::host); the same for the life of the cluster.
@@ -321,7 +326,7 @@ fn template() -> PathBuf {
 
 /// The directory of initdb, pg_ctl and postgres. The order is the one of `find_pg_bin` in
 /// `scripts/lib.sh`; change both or neither.
-fn server_programs() -> &'static Path {
+pub(super) fn server_programs() -> &'static Path {
     static FOUND: OnceLock<PathBuf> = OnceLock::new();
     FOUND.get_or_init(|| {
         if let Some(chosen) = std::env::var_os("DISTLOCK_PG_BIN").filter(|dir| !dir.is_empty()) {
@@ -366,13 +371,13 @@ fn has_programs(dir: &Path) -> bool {
     ["initdb", "pg_ctl", "postgres"].iter().all(|program| is_program(&dir.join(program)))
 }
 
-fn is_program(path: &Path) -> bool {
+pub fn is_program(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
 /// A loopback port that is free now. It is below the ranges that systems take the ports of
 /// outgoing connections from, so that nobody gets it while the server is stopped.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     const FIRST: u32 = 11_000;
     const COUNT: u32 = 21_000;
@@ -388,7 +393,7 @@ fn free_port() -> u16 {
 }
 
 /// Waits for the end of a child, up to a limit; false when it still runs.
-fn wait_exit(child: &mut Child, limit: Duration) -> bool {
+pub fn wait_exit(child: &mut Child, limit: Duration) -> bool {
     let begin = Instant::now();
     while begin.elapsed() < limit {
         match child.try_wait() {
@@ -401,20 +406,20 @@ fn wait_exit(child: &mut Child, limit: Duration) -> bool {
 
 /// Takes the command, since the handle of [`Scratch::hold`] in it has to be closed when we
 /// return or panic: the drop of the directory waits for that.
-fn run(mut command: Command, what: &str) {
+pub(super) fn run(mut command: Command, what: &str) {
     let output = command.output().unwrap_or_else(|e| panic!("cannot {what}: {command:?}: {e}"));
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "cannot {what}: {command:?}: {}\n{text}", output.status);
 }
 
-fn append(path: &Path, text: &str) {
+pub(super) fn append(path: &Path, text: &str) {
     let file = OpenOptions::new().append(true).open(path);
     let written = file.and_then(|mut file| file.write_all(text.as_bytes()));
     written.unwrap_or_else(|e| panic!("cannot write {}: {e}", path.display()));
 }
 
 /// The last lines of a log.
-fn tail(log: &str) -> String {
+pub fn tail(log: &str) -> String {
     let lines: Vec<&str> = log.lines().collect();
     let begin = lines.len().saturating_sub(20);
     lines.get(begin..).unwrap_or_default().join("\n")

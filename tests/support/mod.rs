@@ -1,5 +1,5 @@
 //! What the tests, the benches and the examples share to meet a real PostgreSQL: private
-//! throw-away clusters (`cluster`), an observer that looks into the server on a connection of
+//! throw-away clusters (`cluster`), standbys of them (`standby`), an observer that looks into the server on a connection of
 //! its own (`sql`), and a bounded wait for what becomes true eventually.
 //!
 //! It does not use the library: what the library claims is checked against what the server
@@ -16,9 +16,11 @@ mod cluster;
 mod executor;
 mod scratch;
 mod sql;
+mod standby;
 
-pub use cluster::{Builder, StopMode, TempCluster};
+pub use cluster::{Builder, StopMode, TempCluster, free_port, is_program, tail, wait_exit};
 pub use executor::{await_for, block_on, block_on_with, unparker};
+pub use scratch::{Scratch, ServerUser};
 pub use sql::{Row, Sql, SqlFailure};
 
 use std::sync::OnceLock;
