@@ -7,23 +7,23 @@ use std::path::PathBuf;
 use distlock::Config;
 
 use super::process::{Launch, Process, program};
-use crate::support::{Scratch, Sql, SqlFailure, TempCluster, free_port};
+use crate::support::{Scratch, Sql, TempCluster, free_port};
 
 /// A running Pgpool-II.
 #[derive(Debug)]
 pub struct Pgpool {
-    _process: Option<Process>,
+    _process: Process,
     port: u16,
     _scratch: Scratch,
 }
 
 impl Pgpool {
-    /// In front of `cluster`, as the only server of the pool. `more` are settings.
-    pub fn start(cluster: &TempCluster, more: &str) -> Self {
+    /// In front of these servers, of which the first is the primary. `more` are settings.
+    pub fn start(servers: &[&TempCluster], more: &str) -> Self {
         let scratch = Scratch::new();
         loop {
             let (port, pcp_port) = (free_port(), free_port());
-            let settings = settings(&scratch, cluster, port, pcp_port, more);
+            let settings = settings(&scratch, servers, port, pcp_port, more);
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
             let launch = Launch {
                 program: &program("pgpool", "pgpool2"),
@@ -36,7 +36,7 @@ impl Pgpool {
             };
             let answers = || Sql::connect_tcp(address, "postgres", "postgres").is_ok();
             match Process::start(&scratch, &launch, answers) {
-                Ok(process) => return Self { _process: Some(process), port, _scratch: scratch },
+                Ok(process) => return Self { _process: process, port, _scratch: scratch },
                 // Somebody took the port since we looked.
                 Err(log) if log.contains("Address already in use") => {}
                 Err(log) => panic!("Pgpool-II does not start: {log}"),
@@ -50,33 +50,40 @@ impl Pgpool {
     }
 
     /// A connection of the observer through it.
-    pub fn try_sql(&self) -> Result<Sql, SqlFailure> {
+    pub fn sql(&self) -> Sql {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
-        Sql::connect_tcp(address, "postgres", "postgres")
+        Sql::connect_tcp(address, "postgres", "postgres").expect("the observer connects")
     }
 }
 
 fn settings(
     scratch: &Scratch,
-    cluster: &TempCluster,
+    servers: &[&TempCluster],
     port: u16,
     pcp_port: u16,
     more: &str,
 ) -> PathBuf {
-    let (dir, server) = (scratch.path().display(), cluster.port());
-    let text = format!(
+    let dir = scratch.path().display();
+    // `socket_dir` was renamed in 4.4, and the other name is passed over by each.
+    let mut text = format!(
         "listen_addresses = '127.0.0.1'\nport = {port}\n\
          pcp_listen_addresses = '127.0.0.1'\npcp_port = {pcp_port}\n\
-         socket_dir = '{dir}'\npcp_socket_dir = '{dir}'\nwd_ipc_socket_dir = '{dir}'\n\
-         unix_socket_directories = '{dir}'\npcp_socket_dir = '{dir}'\n\
+         socket_dir = '{dir}'\nunix_socket_directories = '{dir}'\n\
+         pcp_socket_dir = '{dir}'\nwd_ipc_socket_dir = '{dir}'\n\
          pid_file_name = '{dir}/pgpool.pid'\nlogdir = '{dir}'\n\
          enable_pool_hba = off\npool_passwd = ''\n\
-         backend_hostname0 = '127.0.0.1'\nbackend_port0 = {server}\n\
-         backend_flag0 = 'ALWAYS_PRIMARY'\nbackend_data_directory0 = '{dir}'\n\
          backend_clustering_mode = 'streaming_replication'\n\
          sr_check_period = 0\nhealth_check_period = 0\nuse_watchdog = off\n\
          num_init_children = 8\nmax_pool = 1\n{more}\n"
     );
+    for (n, server) in servers.iter().enumerate() {
+        let flag = if n == 0 { "ALWAYS_PRIMARY|DISALLOW_TO_FAILOVER" } else { "" };
+        text.push_str(&format!(
+            "backend_hostname{n} = '127.0.0.1'\nbackend_port{n} = {}\n\
+             backend_flag{n} = '{flag}'\nbackend_data_directory{n} = '{dir}'\n",
+            server.port()
+        ));
+    }
     let path = scratch.path().join("pgpool.conf");
     fs::write(&path, text).expect("cannot write the settings");
     path
