@@ -48,12 +48,6 @@ impl Pgpool {
     pub fn config(&self) -> Config {
         Config::new().host("127.0.0.1").port(self.port).user("postgres").dbname("postgres")
     }
-
-    /// A connection of the observer through it.
-    pub fn sql(&self) -> Sql {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
-        Sql::connect_tcp(address, "postgres", "postgres").expect("the observer connects")
-    }
 }
 
 fn settings(
@@ -74,16 +68,20 @@ fn settings(
          enable_pool_hba = off\npool_passwd = ''\n\
          backend_clustering_mode = 'streaming_replication'\n\
          sr_check_period = 0\nhealth_check_period = 0\nuse_watchdog = off\n\
-         num_init_children = 8\nmax_pool = 1\n{more}\n"
+         failover_on_backend_shutdown = off\n\
+         num_init_children = 8\nmax_pool = 1\n"
     );
     for (n, server) in servers.iter().enumerate() {
-        let flag = if n == 0 { "ALWAYS_PRIMARY|DISALLOW_TO_FAILOVER" } else { "" };
+        let flag = if n == 0 { "ALWAYS_PRIMARY" } else { "" };
         text.push_str(&format!(
             "backend_hostname{n} = '127.0.0.1'\nbackend_port{n} = {}\n\
              backend_flag{n} = '{flag}'\nbackend_data_directory{n} = '{dir}'\n",
             server.port()
         ));
     }
+    // The last one of a name counts.
+    text.push_str(more);
+    text.push('\n');
     let path = scratch.path().join("pgpool.conf");
     fs::write(&path, text).expect("cannot write the settings");
     path
