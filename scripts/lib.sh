@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # What the scripts of this directory share: finding or installing PostgreSQL's
-# server programs, and plain messages. It starts no server; the programs do that
+# server programs, and what else the tests need, and plain messages. It starts no server; the programs do that
 # themselves, each with a private throw-away cluster. Sourced, never run.
 
 # say TEXT...: one line on standard error, so that standard output stays the program's.
@@ -126,6 +126,39 @@ ensure_rust() {
         say "No C linker found: installing the packages gcc and libc6-dev."
         apt_install gcc libc6-dev || die "apt-get could not install gcc (see above)."
     fi
+}
+
+# has_program NAME: true when it is on PATH, or where Debian puts servers.
+has_program() {
+    command -v "$1" >/dev/null || [ -x "/usr/sbin/$1" ]
+}
+
+# apt_install_quietly PACKAGE...: installs servers without their services being started: the tests
+# run their own, and a server that nobody asked for is in the way. Where nothing decides on that
+# yet (policy-rc.d), we do, for the time of the installation only.
+apt_install_quietly() (
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e "$policy" ]; then
+        # A subshell, so that the trap is its own: the file goes on Ctrl-C too.
+        trap 'as_root rm -f "$policy"' EXIT
+        printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null || exit 1
+        as_root chmod 755 "$policy" || exit 1
+    fi
+    apt_install "$@"
+)
+
+# ensure_servers: the poolers of tests/servers, and what runs PGlite there.
+ensure_servers() {
+    local missing=()
+    has_program pgbouncer || missing+=(pgbouncer)
+    has_program pgpool || missing+=(pgpool2)
+    command -v node >/dev/null || missing+=(nodejs)
+    command -v npm >/dev/null || missing+=(npm)
+    [ ${#missing[@]} != 0 ] || return 0
+    can_install || die "the tests need programs that are missing: install ${missing[*]}" \
+        "(these are the names of Debian's packages)."
+    say "Programs that the tests need are missing: installing the packages ${missing[*]}."
+    apt_install_quietly "${missing[@]}" || die "apt-get could not install ${missing[*]} (see above)."
 }
 
 # ensure_cxx: the C++ compiler that libFuzzer, which the fuzz targets link, is built with.

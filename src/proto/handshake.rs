@@ -156,7 +156,11 @@ impl Handshake {
                 Query::Testimony => "in the reply to the witness's statement",
             },
             State::Preparing { .. } => "in the reply to the Parse messages",
-            State::Witnessing => "while a second connection was looked at",
+            State::Witnessing => {
+                "while a second connection, which tests the server's locks, was waited for: allow \
+                 the role or its pool one connection more, or leave the test out with \
+                 Config::witness(false)"
+            }
             State::Done => "after the handshake",
         }
     }

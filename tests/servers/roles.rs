@@ -4,8 +4,8 @@
 use distlock::{Config, Context, Key, Proxy};
 
 use crate::rig::{PgBouncer, PoolMode};
-use crate::support::{TempCluster, pg_locks_advisory};
-use crate::{connect, direct, lock, refused, says, sqlstate, try_lock};
+use crate::support::{TempCluster, pg_locks_advisory, wait_until};
+use crate::{LIMIT, connect, direct, lock, refused, says, sqlstate, try_lock};
 
 /// A cluster with a role `app`, made by these statements.
 fn cluster(statements: &str) -> TempCluster {
@@ -32,21 +32,36 @@ fn check_exclusion(config: &Config) {
     }
 }
 
-const OWN_SETTINGS: &str = "ALTER ROLE app SET idle_session_timeout = '1s'; \
-    ALTER ROLE app SET statement_timeout = '1s'; ALTER ROLE app SET lock_timeout = '1s'; \
-    ALTER ROLE app SET search_path = public; \
-    ALTER ROLE app SET default_transaction_read_only = on; \
-    ALTER ROLE app SET synchronous_commit = off; \
-    ALTER ROLE app SET tcp_keepalives_idle = 700; ALTER ROLE app SET tcp_user_timeout = 700; \
-    ALTER ROLE app SET client_connection_check_interval = 0";
+/// Settings that a role may have, and what they are in a session of ours.
+const SETTINGS: [(&str, &str, &str); 10] = [
+    ("search_path", "public", "pg_catalog"),
+    ("statement_timeout", "1s", "0"),
+    ("lock_timeout", "1s", "0"),
+    ("synchronous_commit", "off", "on"),
+    ("tcp_keepalives_idle", "700", "2"),
+    ("tcp_keepalives_interval", "700", "2"),
+    ("tcp_keepalives_count", "70", "5"),
+    ("tcp_user_timeout", "700", "10000"),
+    // Since PostgreSQL 14.
+    ("idle_session_timeout", "1s", "10s"),
+    ("client_connection_check_interval", "0", "2s"),
+];
 
 #[test]
 fn the_settings_of_a_session_are_ours_whatever_the_role_has() {
-    let cluster = cluster(OWN_SETTINGS);
+    let cluster = cluster("ALTER ROLE app SET default_transaction_read_only = on");
+    let mut sql = cluster.sql();
+    let known = sql.query("SELECT name FROM pg_settings");
+    let is_known = |name: &str| known.iter().any(|row| row[0].as_deref() == Some(name));
+    let settings = SETTINGS.into_iter().filter(|(name, _, _)| is_known(name));
+    for (name, role, _) in settings.clone() {
+        sql.query(&format!("ALTER ROLE app SET {name} = '{role}'"));
+    }
     check_exclusion(&as_app(&cluster));
     let mut own = cluster.try_sql_as("app", "postgres").expect("connects");
-    assert_eq!(own.value("SHOW search_path").as_deref(), Some("public"));
-    assert_eq!(own.value("SHOW statement_timeout").as_deref(), Some("1s"));
+    for (name, role, _) in settings.clone() {
+        assert_eq!(own.value(&format!("SHOW {name}")).as_deref(), Some(role), "{name}");
+    }
     // Nobody can read the settings of another session. So the observer takes over the server
     // process itself, from a pooler that does not clean up.
     let more = "server_reset_query =\ndefault_pool_size = 1";
@@ -61,19 +76,8 @@ fn the_settings_of_a_session_are_ours_whatever_the_role_has() {
     let mut after = bouncer.sql("app");
     let pid_after = after.value("SELECT pg_backend_pid()").expect("a number");
     assert_eq!(pid_after, pid.to_string());
-    for (name, value) in [
-        ("idle_session_timeout", "10s"),
-        ("statement_timeout", "0"),
-        ("lock_timeout", "0"),
-        ("search_path", "pg_catalog"),
-        ("synchronous_commit", "on"),
-        ("tcp_keepalives_idle", "2"),
-        ("tcp_keepalives_interval", "2"),
-        ("tcp_keepalives_count", "5"),
-        ("tcp_user_timeout", "10000"),
-        ("client_connection_check_interval", "2s"),
-    ] {
-        assert_eq!(after.value(&format!("SHOW {name}")).as_deref(), Some(value), "{name}");
+    for (name, _, ours) in settings {
+        assert_eq!(after.value(&format!("SHOW {name}")).as_deref(), Some(ours), "{name}");
     }
 }
 
@@ -109,6 +113,11 @@ fn a_role_with_one_connection_is_told_about_the_witness_and_works_without() {
     let error = refused(as_app(&cluster));
     assert_eq!(sqlstate(&error).as_deref(), Some("53300"), "{error}");
     says(&error, &["second connection, which tests the server's locks", "Config::witness(false)"]);
+    let mut sql = cluster.sql();
+    wait_until("its place is free again", LIMIT, || {
+        let left = sql.value("SELECT count(*) FROM pg_stat_activity WHERE usename = 'app'");
+        left.as_deref() == Some("0")
+    });
     let manager = connect(as_app(&cluster).witness(false));
     let held = lock(&manager, 1);
     assert!(try_lock(&connect(direct(&cluster)), 1).is_none() && held.is_held());
@@ -156,4 +165,26 @@ fn a_role_that_may_not_lock_pairs_is_told_so_by_the_request_and_goes_on() {
     assert!(held.is_held());
     lock(&manager, 2).unlock().expect("it was held");
     assert_eq!(pg_locks_advisory(&mut cluster.sql()).len(), 1);
+}
+
+#[test]
+fn more_locks_than_half_of_the_servers_table_are_warned_about() {
+    let small = TempCluster::builder().setting("max_locks_per_transaction", "10");
+    let cluster = small.setting("max_connections", "20").setting("max_wal_senders", "0").start();
+    // As many as the documentation of the setting says (manual: runtime-config-locks).
+    let half = 10 * 20 / 2;
+    for max_locks in [1, half] {
+        let manager = connect(direct(&cluster).max_locks(max_locks));
+        assert_eq!(manager.warnings(), [], "{max_locks}");
+    }
+    for max_locks in [half + 1, 1_000_000] {
+        let manager = connect(direct(&cluster).max_locks(max_locks));
+        let [warning] = manager.warnings()[..] else { panic!("{:?}", manager.warnings()) };
+        let text = warning.to_string();
+        for word in [&max_locks.to_string(), "200", "max_locks_per_transaction"] {
+            assert!(text.contains(word), "{text}");
+        }
+        // It is no error.
+        drop(lock(&manager, 1));
+    }
 }
