@@ -1,7 +1,8 @@
 # shellcheck shell=bash
 # What the scripts of this directory share: finding or installing PostgreSQL's
-# server programs, and what else the tests need, and plain messages. It starts no server; the programs do that
-# themselves, each with a private throw-away cluster. Sourced, never run.
+# server programs, and what else the tests need, and plain messages. It starts
+# no server; the programs do that themselves, each with a private throw-away
+# cluster. Sourced, never run.
 
 # say TEXT...: one line on standard error, so that standard output stays the program's.
 say() {
