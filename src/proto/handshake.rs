@@ -10,16 +10,18 @@
 //! | Authenticating | NegotiateProtocolVersion once, first of all | Authenticating |
 //! | Authenticating | what [`authentication`](super::authentication) takes | Settling |
 //! | Settling | BackendKeyData once, ReadyForQuery | Identity; of a witness: Testimony |
-//! | Identity | the reply to a statement | Settings |
-//! | Settings | the reply to a statement, ReadyForQuery | Confirmation |
-//! | Confirmation | the reply to a statement, ReadyForQuery | Preparing |
-//! | Preparing | ParseComplete for each statement, ReadyForQuery | Witnessing; Release; done |
-//! | Witnessing | nothing: the witness is heard first | Release; done |
+//! | Identity | the reply to a statement, ReadyForQuery | Confirmation |
+//! | Confirmation | the reply to a statement, ReadyForQuery | Witnessing; Settings |
+//! | Witnessing | nothing: the witness is heard first | Settings |
+//! | Settings | the reply to a statement | Preparing |
+//! | Preparing | ParseComplete for each statement, ReadyForQuery | Release; done |
 //! | Release | the reply to a statement, ReadyForQuery | done |
 //! | Testimony | the reply to a statement, ReadyForQuery | done |
 //!
-//! [`probe`] says what is asked and why. Confirmation and Preparing have a Sync each and go out in
-//! one write; the Sync before them is the moment at which a pooler may show itself.
+//! [`probe`] says what is asked and why. The Sync behind the identity is the moment at which a
+//! pooler may show itself. Only then, and when the witness was heard, are the settings made: the
+//! server process of a session that is refused may be that of somebody else next. They share a Sync
+//! with the Parse messages; that one and the release go out in one write.
 
 use super::authentication::Authenticator;
 use super::backend::{self, BackendMessage, DataRow};
@@ -206,9 +208,11 @@ impl Handshake {
             (State::Settling, BackendMessage::ReadyForQuery(b'I')) => self.begin(out)?,
             (State::Asking(query, reply), message) => self.handle_reply(query, reply, message)?,
             (State::Answered(query), BackendMessage::ReadyForQuery(b'I')) => match query {
-                Query::Release | Query::Testimony => return Ok(Step::Done(self.greeting())),
-                Query::Identity | Query::Settings => self.confirm(out)?,
-                Query::Confirmation => State::Preparing { parsed: 0 },
+                Query::Identity => self.confirm(out)?,
+                Query::Confirmation => return self.finish(out),
+                Query::Settings | Query::Release | Query::Testimony => {
+                    return Ok(Step::Done(self.greeting()));
+                }
             },
             (State::Preparing { parsed }, BackendMessage::ParseComplete)
                 if parsed < STATEMENTS.len() =>
@@ -218,7 +222,12 @@ impl Handshake {
             (State::Preparing { parsed }, BackendMessage::ReadyForQuery(b'I'))
                 if parsed == STATEMENTS.len() =>
             {
-                return self.finish(out);
+                match &self.purpose {
+                    Purpose::Locks(session) if session.session_affine => {
+                        return Ok(Step::Done(self.greeting()));
+                    }
+                    _ => State::Asking(Query::Release, Reply::BindComplete),
+                }
             }
             (state, _) => {
                 self.state = state;
@@ -235,7 +244,7 @@ impl Handshake {
     /// When the next statement cannot be written.
     pub fn witnessed(&mut self, out: &mut WriteBuf) -> Result<Step, Fault> {
         match self.state {
-            State::Witnessing => self.release(out),
+            State::Witnessing => self.prepare(out),
             _ => Err(Fault::Internal("a testimony that nobody asked for")),
         }
     }
@@ -255,11 +264,6 @@ impl Handshake {
             State::Authenticating(authenticator) => authenticator.derive(rounds, out),
             _ => Ok(()),
         }
-    }
-
-    /// Whether nothing was asked of us yet.
-    pub fn is_untouched(&self) -> bool {
-        matches!(&self.state, State::Authenticating(authenticator) if authenticator.is_untouched())
     }
 
     fn is_authenticated(&self) -> bool {
@@ -342,10 +346,9 @@ impl Handshake {
                 if major < settings::OLDEST_SERVER {
                     return Err(Unsuitable::Version("not announced".into()).into());
                 }
-                ask(out, probe::IDENTITY, &session.mark.parameters()).map_err(no_room)?;
-                let (statement, count) = settings::statement(major);
-                let values = session.settings.parameters();
-                ask(out, statement, values.get(..count).unwrap_or_default()).map_err(no_room)?;
+                let [token, key] = session.mark.parameters();
+                let process = self.expectation(session).process();
+                ask(out, probe::IDENTITY, &[token, key, process]).map_err(no_room)?;
                 Query::Identity
             }
             Purpose::Testimony(question) => {
@@ -357,19 +360,11 @@ impl Handshake {
         Ok(State::Asking(query, Reply::ParseComplete))
     }
 
-    /// Looks again behind a ReadyForQuery, and prepares the lock statements.
+    /// Looks again behind a ReadyForQuery.
     fn confirm(&self, out: &mut WriteBuf) -> Result<State, Fault> {
         let Purpose::Locks(session) = &self.purpose else { return Ok(State::Done) };
         let [_, key] = session.mark.parameters();
-        let write = |out: &mut WriteBuf| -> Result<(), Full> {
-            ask(out, probe::CONFIRMATION, &[key])?;
-            frontend::sync(out)?;
-            for (name, query, types) in STATEMENTS {
-                frontend::parse(out, name, query, types)?;
-            }
-            frontend::sync(out)
-        };
-        write(out).map_err(no_room)?;
+        ask(out, probe::CONFIRMATION, &[key]).and_then(|()| frontend::sync(out)).map_err(no_room)?;
         Ok(State::Asking(Query::Confirmation, Reply::ParseComplete))
     }
 
@@ -380,25 +375,31 @@ impl Handshake {
             self.state = State::Witnessing;
             return Ok(Step::Witness(Question { process_id: identity.process_id, key: mark.key }));
         }
-        self.release(out)
+        self.prepare(out)
     }
 
-    /// Gives the marked key back, unless it has to stay.
-    fn release(&mut self, out: &mut WriteBuf) -> Result<Step, Fault> {
-        match &self.purpose {
-            Purpose::Locks(session) if !session.session_affine => {
-                let key = KeyParameters::Bigint(session.mark.key);
-                frontend::bind_key(out, UNLOCK.0, key).map_err(no_room)?;
-                frontend::execute(out).map_err(no_room)?;
-                frontend::sync(out).map_err(no_room)?;
-                self.state = State::Asking(Query::Release, Reply::BindComplete);
-                Ok(Step::Continue)
+    /// The server will do: makes the settings, prepares the lock statements, and gives the marked
+    /// key back, unless it has to stay.
+    fn prepare(&mut self, out: &mut WriteBuf) -> Result<Step, Fault> {
+        let Purpose::Locks(session) = &self.purpose else { return Ok(Step::Continue) };
+        let (statement, count) = settings::statement(self.server_major.unwrap_or(0));
+        let values = session.settings.parameters();
+        let write = |out: &mut WriteBuf| -> Result<(), Full> {
+            ask(out, statement, values.get(..count).unwrap_or_default())?;
+            for (name, query, types) in STATEMENTS {
+                frontend::parse(out, name, query, types)?;
             }
-            _ => {
-                self.state = State::Done;
-                Ok(Step::Done(self.greeting()))
+            frontend::sync(out)?;
+            if session.session_affine {
+                return Ok(());
             }
-        }
+            frontend::bind_key(out, UNLOCK.0, KeyParameters::Bigint(session.mark.key))?;
+            frontend::execute(out)?;
+            frontend::sync(out)
+        };
+        write(out).map_err(no_room)?;
+        self.state = State::Asking(Query::Settings, Reply::ParseComplete);
+        Ok(Step::Continue)
     }
 
     fn handle_reply(
@@ -416,8 +417,7 @@ impl Handshake {
             }
             (Reply::CommandComplete, BackendMessage::CommandComplete) => {
                 return Ok(match query {
-                    // Both share a Sync, so that no pooler can come between them.
-                    Query::Identity => State::Asking(Query::Settings, Reply::ParseComplete),
+                    Query::Settings => State::Preparing { parsed: 0 },
                     other => State::Answered(other),
                 });
             }
@@ -444,11 +444,7 @@ impl Handshake {
         match (&self.purpose, query, self.identity) {
             (Purpose::Testimony(question), _, _) => question.judge(row.values())??,
             (Purpose::Locks(session), Query::Identity, _) => {
-                let expectation = Expectation {
-                    announced: self.announced,
-                    session_affine: session.session_affine,
-                    read_write: session.read_write,
-                };
+                let expectation = self.expectation(session);
                 self.identity = Some(session.mark.identify(expectation, row.values())??);
             }
             (Purpose::Locks(session), Query::Confirmation, Some(identity)) => {
@@ -464,6 +460,14 @@ impl Handshake {
             }
         }
         Ok(())
+    }
+
+    fn expectation(&self, session: &LockSession) -> Expectation {
+        Expectation {
+            announced: self.announced,
+            session_affine: session.session_affine,
+            read_write: session.read_write,
+        }
     }
 
     fn unexpected(&self, message: &BackendMessage<'_>) -> Fault {

@@ -12,7 +12,8 @@
 //! * The *testimony* of a witness, a second short-lived connection: it runs in another process and
 //!   cannot take the same lock.
 //!
-//! All names are qualified or casts to types of `pg_catalog`: a role's search path is not trusted.
+//! All names, operators and types are qualified with `pg_catalog`: a role's search path is not
+//! trusted, and ours is set only on a server that has passed.
 
 use super::fault::{Unsuitable, Violation};
 use super::fields::printable;
@@ -59,13 +60,27 @@ pub struct Expectation {
     pub read_write: bool,
 }
 
-/// Takes the token and the key, both as text.
+/// Takes the token, the key and [`Expectation::process`], all as text.
+///
+/// Nothing is changed in a process that will not do anyway: it is not marked if it is not the
+/// announced one, and not locked in if somebody else's mark is there. (The two are evaluated in
+/// whatever order, so that the lock knows our own mark, too.)
 pub const IDENTITY: &str = "SELECT pg_catalog.pg_backend_pid()::pg_catalog.text, \
     pg_catalog.version()::pg_catalog.text, \
     pg_catalog.pg_is_in_recovery()::pg_catalog.text, \
     coalesce(pg_catalog.current_setting('distlock.session', true), ''), \
-    pg_catalog.set_config('distlock.session', $1, false), \
-    pg_catalog.pg_try_advisory_lock($2::pg_catalog.int8)::pg_catalog.text, \
+    CASE WHEN $3 OPERATOR(pg_catalog.=) '' \
+    OR $3 OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()::pg_catalog.text \
+    THEN CASE WHEN coalesce(pg_catalog.current_setting('distlock.session', true), '') \
+    OPERATOR(pg_catalog.=) '' \
+    THEN pg_catalog.set_config('distlock.session', $1, false) ELSE '' END ELSE '' END, \
+    CASE WHEN $3 OPERATOR(pg_catalog.=) '' \
+    OR $3 OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()::pg_catalog.text \
+    THEN CASE WHEN coalesce(pg_catalog.current_setting('distlock.session', true), '') \
+    OPERATOR(pg_catalog.=) '' \
+    OR pg_catalog.current_setting('distlock.session', true) OPERATOR(pg_catalog.=) $1 \
+    THEN pg_catalog.pg_try_advisory_lock($2::pg_catalog.int8)::pg_catalog.text \
+    ELSE 'false' END ELSE 'false' END, \
     coalesce(pg_catalog.current_setting('transaction_read_only', true), ''), \
     coalesce(pg_catalog.current_setting('max_locks_per_transaction', true), ''), \
     coalesce(pg_catalog.current_setting('max_connections', true), ''), \
@@ -74,13 +89,19 @@ pub const IDENTITY: &str = "SELECT pg_catalog.pg_backend_pid()::pg_catalog.text,
 /// How many columns it returns.
 pub const IDENTITY_COLUMNS: u16 = 10;
 
-/// Takes the key as text. The search path is ours by now.
-pub const CONFIRMATION: &str = "SELECT pg_backend_pid()::text, \
-    coalesce(current_setting('distlock.session', true), ''), \
-    (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid() \
-    AND granted AND mode = 'ExclusiveLock' AND objsubid = 1 \
-    AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
-    AND ((classid::int8 << 32) | objid::int8) = $1::int8)::text";
+/// Takes the key as text.
+pub const CONFIRMATION: &str = "SELECT pg_catalog.pg_backend_pid()::pg_catalog.text, \
+    coalesce(pg_catalog.current_setting('distlock.session', true), ''), \
+    (SELECT pg_catalog.count(*) FROM pg_catalog.pg_locks \
+    WHERE locktype OPERATOR(pg_catalog.=) 'advisory' \
+    AND pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() \
+    AND granted AND mode OPERATOR(pg_catalog.=) 'ExclusiveLock' \
+    AND objsubid OPERATOR(pg_catalog.=) 1 \
+    AND database OPERATOR(pg_catalog.=) (SELECT oid FROM pg_catalog.pg_database \
+    WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database()) \
+    AND ((classid::pg_catalog.int8 OPERATOR(pg_catalog.<<) 32) \
+    OPERATOR(pg_catalog.|) objid::pg_catalog.int8) \
+    OPERATOR(pg_catalog.=) $1::pg_catalog.int8)::pg_catalog.text";
 
 /// How many columns it returns.
 pub const CONFIRMATION_COLUMNS: u16 = 3;
@@ -114,6 +135,17 @@ const YUGABYTE: &str = "-YB-";
 /// The ParameterStatus by which CockroachDB shows itself before the first statement.
 pub const COCKROACH_PARAMETER: &[u8] = b"crdb_version";
 
+impl Expectation {
+    /// The process that the session has to be with, as text; empty if it may be any.
+    pub fn process(&self) -> String {
+        match (self.session_affine, self.announced) {
+            (true, _) => String::new(),
+            (false, Some(process_id)) => process_id.to_string(),
+            (false, None) => "none".into(),
+        }
+    }
+}
+
 impl Mark {
     /// A mark out of fresh randomness.
     pub fn new(entropy: [u8; MARK_ENTROPY]) -> Self {
@@ -123,7 +155,7 @@ impl Mark {
         Self { token, key }
     }
 
-    /// The parameters of [`IDENTITY`]; the second one is that of [`CONFIRMATION`].
+    /// The first parameters of [`IDENTITY`]; the second one is that of [`CONFIRMATION`], too.
     pub fn parameters(&self) -> [String; 2] {
         [self.token.clone(), self.key.to_string()]
     }

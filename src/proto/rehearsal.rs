@@ -125,16 +125,15 @@ pub fn reply(row: &[u8]) -> Vec<Vec<u8>> {
     vec![message(b'1', b""), message(b'2', b""), row.to_vec(), message(b'C', b"SELECT 1\0")]
 }
 
-/// The replies to the identity and the settings statement, with their ReadyForQuery.
-pub fn first_batch(identity: &[u8], settings: &[u8]) -> Vec<Vec<u8>> {
-    [reply(identity), reply(settings), vec![message(b'Z', b"I")]].concat()
+/// The reply to the identity or the confirmation statement, with its ReadyForQuery.
+pub fn asked(row: &[u8]) -> Vec<Vec<u8>> {
+    [reply(row), vec![message(b'Z', b"I")]].concat()
 }
 
-/// The replies to the confirmation statement and the Parse messages, each with its ReadyForQuery.
-pub fn second_batch(confirmation: &[u8]) -> Vec<Vec<u8>> {
-    let ready = || vec![message(b'Z', b"I")];
+/// The replies to the settings statement and the Parse messages, with their ReadyForQuery.
+pub fn settled(settings: &[u8]) -> Vec<Vec<u8>> {
     let parsed = vec![message(b'1', b""); STATEMENTS.len()];
-    [reply(confirmation), ready(), parsed, ready()].concat()
+    [reply(settings), parsed, vec![message(b'Z', b"I")]].concat()
 }
 
 /// The reply to the release of the marked key.
@@ -142,8 +141,12 @@ pub fn release() -> Vec<Vec<u8>> {
     vec![message(b'2', b""), row(&[Some(&[1])]), message(b'C', b"SELECT 1\0"), message(b'Z', b"I")]
 }
 
+/// What a server says until it is known to be good, behind [`greeting`].
+pub fn examination() -> Vec<Vec<u8>> {
+    [asked(&text_row(&IDENTITY)), asked(&text_row(&CONFIRMATION))].concat()
+}
+
 /// All that follows [`greeting`].
 pub fn preparation() -> Vec<Vec<u8>> {
-    let first = first_batch(&text_row(&IDENTITY), &text_row(&SETTINGS));
-    [first, second_batch(&text_row(&CONFIRMATION)), release()].concat()
+    [examination(), settled(&text_row(&SETTINGS)), release()].concat()
 }

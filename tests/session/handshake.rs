@@ -9,8 +9,9 @@ use distlock::proto::scram::IterationLimits;
 use distlock::proto::session::{Event, Session, SessionLimits};
 
 use super::backend::{
-    self, CONFIRMATION, IDENTITY, KEY, PID, SETTINGS, ScramServer, authentication_ok, first_batch,
-    greeting, key_data, negotiate, parameter, preparation, ready, release, second_batch, text_row,
+    self, CONFIRMATION, IDENTITY, KEY, PID, SETTINGS, ScramServer, asked, authentication_ok,
+    examination, greeting, key_data, negotiate, parameter, preparation, ready, release, settled,
+    text_row,
 };
 use super::script::{self, ALL, STRICT, Script};
 
@@ -33,9 +34,9 @@ fn start_with(at: usize, message: &[u8]) -> Script {
 fn start_with_rows(identity: &[u8], settings: &[u8], confirmation: &[u8]) -> Script {
     Script::new(ALL)
         .says_all(greeting())
-        .says_all(first_batch(identity, settings))
-        .says_all(second_batch(confirmation))
-        .says_all(release())
+        .says_all(asked(identity))
+        .says_all(asked(confirmation))
+        .says_all([settled(settings), release()].concat())
 }
 
 /// A start whose settings are read back as `row`.
@@ -54,9 +55,8 @@ fn start_of_version(version: &str, row: &[&str]) -> Script {
         vec![authentication_ok(), parameter("server_version", version), key_data(PID), ready(b'I')];
     Script::new(ALL)
         .says_all(greeting)
-        .says_all(first_batch(&text_row(&IDENTITY), &text_row(row)))
-        .says_all(second_batch(&text_row(&CONFIRMATION)))
-        .says_all(release())
+        .says_all(examination())
+        .says_all([settled(&text_row(row)), release()].concat())
 }
 
 fn malformed(fault: &Fault) -> bool {
@@ -85,21 +85,22 @@ fn each_batch_goes_out_in_one_write_when_the_one_before_is_answered() {
     let waiting = Script::new(ALL).session();
     assert_eq!(waiting.output(), b"", "the StartupMessage was sent");
     let greeted = Script::new(ALL).says_all(greeting());
-    assert_eq!(tags(&greeted.play().sent), "PBEPBES");
-    let first = greeted.says_all(first_batch(&text_row(&IDENTITY), &text_row(&SETTINGS)));
-    assert_eq!(tags(&first.play().sent), "PBEPBESPBESPPPPS");
-    let second = first.says_all(second_batch(&text_row(&CONFIRMATION)));
-    assert_eq!(tags(&second.play().sent), "PBEPBESPBESPPPPSBES");
-    assert_eq!(second.says_all(release()).play().events, [READY]);
+    assert_eq!(tags(&greeted.play().sent), "PBES");
+    let identified = greeted.says_all(asked(&text_row(&IDENTITY)));
+    assert_eq!(tags(&identified.play().sent), "PBESPBES");
+    let confirmed = identified.says_all(asked(&text_row(&CONFIRMATION)));
+    assert_eq!(tags(&confirmed.play().sent), "PBESPBESPBEPPPPSBES");
+    let settled = confirmed.says_all(settled(&text_row(&SETTINGS)));
+    assert_eq!(settled.says_all(release()).play().events, [READY]);
 }
 
 #[test]
-fn a_witness_is_asked_for_when_all_else_is_done_and_gives_its_testimony() {
-    let first = first_batch(&text_row(&IDENTITY), &text_row(&SETTINGS));
-    let all = [greeting(), first, second_batch(&text_row(&CONFIRMATION))].concat();
+fn a_witness_is_asked_for_before_anything_is_set_and_gives_its_testimony() {
+    let all = [greeting(), examination()].concat();
     let question = Question { process_id: PID, key: KEY };
     let outcome = Script::new(ALL).witnessed().says_all(all).play();
     assert_eq!(outcome.events, [Event::Witness(question)]);
+    assert_eq!(tags(&outcome.sent), "PBESPBES");
 
     let testimony = |row: &[&str]| {
         let reply = [backend::reply(&text_row(row)), vec![ready(b'I')]].concat();

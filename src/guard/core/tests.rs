@@ -290,7 +290,7 @@ fn without_a_session_a_try_fails_at_once_and_a_wait_waits_for_the_next() {
     world.dial(at(0));
     world.sent(at(0));
     world.input(at(5), &greeting());
-    assert_eq!(world.sent(at(5)), "PBEPBESPBESPPPPSBESBES", "the start, then the request");
+    assert_eq!(world.sent(at(5)), "PBESPBESPBEPPPPSBESBES", "the start, then the request");
     world.input(at(6), &[reply(1), synced()].concat());
     assert_eq!(world.outcomes.granted[0].0, ticket(1));
 }
