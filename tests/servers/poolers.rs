@@ -120,6 +120,42 @@ fn pgbouncer_in_transaction_and_statement_mode_is_refused_whatever_is_configured
     }
 }
 
+/// In transaction mode nobody cleans up between two clients of a server process.
+#[test]
+fn a_session_that_is_refused_leaves_nothing_to_the_next_user_of_its_server_process() {
+    let cluster = TempCluster::start();
+    let settings = "SELECT name, setting FROM pg_settings WHERE source = 'session' \
+                    AND name NOT IN ('application_name', 'client_encoding')";
+    for mode in PoolMode::ALL {
+        let more = "default_pool_size = 1\nserver_reset_query =";
+        let bouncer = PgBouncer::start(&cluster, mode, more);
+        let mut pids = Vec::new();
+        let mut look = || {
+            let mut sql = bouncer.sql("postgres");
+            pids.push(sql.value("SELECT pg_backend_pid()"));
+            assert_eq!(sql.query("SELECT name FROM pg_prepared_statements").len(), 0);
+            let mark = sql.value("SELECT current_setting('distlock.session', true)");
+            (sql.query(settings), mark.unwrap_or_default())
+        };
+        let before = look();
+        assert!(refused(bouncer.config()).is_pooler());
+        assert_eq!(look(), before, "{mode:?}");
+        check_nothing_left(&cluster);
+        // Where the configuration wrongly allows a pooler, the session has to be marked to be
+        // found out; but no setting is made.
+        if mode != PoolMode::Session {
+            assert!(refused(affine(bouncer.config())).is_pooler());
+            assert!(refused(affine(bouncer.config())).is_pooler());
+            let (after, mark) = look();
+            assert!(after == before.0 && !mark.is_empty(), "{mode:?}: {after:?}");
+            assert_eq!(pg_locks_advisory(&mut cluster.sql()).len(), 1);
+        }
+        assert!(pids.windows(2).all(|pids| pids[0] == pids[1]), "not the same process: {pids:?}");
+        drop(bouncer);
+        check_nothing_left(&cluster);
+    }
+}
+
 #[test]
 fn without_a_witness_transaction_mode_is_refused_from_the_second_session_on() {
     let cluster = TempCluster::start();

@@ -16,6 +16,15 @@ const MANIFEST: &str = include_str!("../pglite/package.json");
 /// With the exact versions, and a digest of each package.
 const LOCK: &str = include_str!("../pglite/package-lock.json");
 
+/// Node.js 18, which Debian 12 has, lacks a class that the socket server needs.
+const POLYFILL: &str = "globalThis.CustomEvent ??= class extends Event {
+    constructor(type, options) {
+        super(type, options);
+        this.detail = options?.detail ?? null;
+    }
+};
+";
+
 /// A running PGlite.
 #[derive(Debug)]
 pub struct Pglite {
@@ -33,6 +42,8 @@ impl Pglite {
         let mut copy = Command::new("cp");
         copy.arg("-R").arg(packages().join("node_modules")).arg(&modules);
         succeeds(copy, "copy the packages");
+        let polyfill = scratch.path().join("polyfill.cjs");
+        fs::write(&polyfill, POLYFILL).expect("cannot write a script");
         let server = modules.join("@electric-sql/pglite-socket/dist/scripts/server.js");
         loop {
             let port = free_port();
@@ -40,6 +51,7 @@ impl Pglite {
             let launch = Launch {
                 program: &node,
                 args: vec![
+                    format!("--require={}", polyfill.display()),
                     server.display().to_string(),
                     "--host=127.0.0.1".to_owned(),
                     format!("--port={port}"),
