@@ -93,12 +93,9 @@ fn a_server_that_returns_no_rows_is_refused_as_no_postgresql() {
 #[test]
 fn what_does_not_take_protocol_3_2_is_asked_for_3_0() {
     let cluster = TempCluster::start();
-    for treatment in [
-        Treatment::Fair,
-        Treatment::HangsUpOn3_2,
-        Treatment::Refuses3_2,
-        Treatment::IgnoresThe3_2,
-    ] {
+    for treatment in
+        [Treatment::Fair, Treatment::HangsUpOn3_2, Treatment::Refuses3_2, Treatment::IgnoresThe3_2]
+    {
         println!("{treatment:?}");
         let relay = Relay::start(&cluster, treatment);
         let manager = connect(relay.config().connect_timeout(Duration::from_secs(2)));

@@ -66,8 +66,7 @@ fn the_settings_of_a_session_are_ours_whatever_the_role_has() {
     // process itself, from a pooler that does not clean up.
     let more = "server_reset_query =\ndefault_pool_size = 1";
     let bouncer = PgBouncer::start(&cluster, PoolMode::Session, more);
-    let manager =
-        connect(bouncer.config().user("app").proxy(Proxy::SessionAffine).witness(false));
+    let manager = connect(bouncer.config().user("app").proxy(Proxy::SessionAffine).witness(false));
     let held = lock(&manager, 1);
     let locks = pg_locks_advisory(&mut cluster.sql());
     let pid = locks.iter().find(|(key, _)| *key == 1).expect("locked").1;

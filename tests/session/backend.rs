@@ -7,8 +7,8 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::{Digest as _, Sha256};
 
 pub(crate) use distlock::proto::rehearsal::{
-    CONFIRMATION, IDENTITY, KEY, PID, SETTINGS, asked, examination, greeting, message,
-    preparation, release, reply, row, settled, text_row,
+    CONFIRMATION, IDENTITY, KEY, PID, SETTINGS, asked, examination, greeting, message, preparation,
+    release, reply, row, settled, text_row,
 };
 
 /// A message that begins with 'R'.

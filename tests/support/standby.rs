@@ -25,7 +25,8 @@ impl TempCluster {
         backup.arg("-D").arg(&data).stdin(scratch.hold());
         run(backup, "make a base backup");
         let (dir, port) = (self.socket_dir().display(), self.port());
-        let name = scratch.path().file_name().expect("it has a name").to_string_lossy().into_owned();
+        let name =
+            scratch.path().file_name().expect("it has a name").to_string_lossy().into_owned();
         let conninfo = format!(
             "primary_conninfo = 'host={dir} port={port} user=postgres application_name={name}'\n"
         );
@@ -38,9 +39,8 @@ impl TempCluster {
         }
         let standby = Self::start_in(scratch);
         wait_until("the standby streams", LIMIT, || {
-            let state = format!(
-                "SELECT state FROM pg_stat_replication WHERE application_name = '{name}'"
-            );
+            let state =
+                format!("SELECT state FROM pg_stat_replication WHERE application_name = '{name}'");
             self.sql().value(&state).as_deref() == Some("streaming")
         });
         standby

@@ -23,11 +23,8 @@ pub struct Manners {
 
 impl Manners {
     /// Nothing gives it away but its locks.
-    pub const HIDDEN: Self = Self {
-        version: "PostgreSQL 15.18 on x86_64-pc-linux-gnu",
-        parameter: None,
-        listed: "1",
-    };
+    pub const HIDDEN: Self =
+        Self { version: "PostgreSQL 15.18 on x86_64-pc-linux-gnu", parameter: None, listed: "1" };
 }
 
 /// A running fake. Its threads end with the connections, and the listening one with the process.

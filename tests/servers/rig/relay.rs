@@ -99,11 +99,7 @@ fn serve(
     result
 }
 
-fn pass_on(
-    server: &mut TcpStream,
-    client: &mut TcpStream,
-    treatment: Treatment,
-) -> io::Result<()> {
+fn pass_on(server: &mut TcpStream, client: &mut TcpStream, treatment: Treatment) -> io::Result<()> {
     loop {
         let message = wire::read(server)?;
         let is_hidden = match treatment {
