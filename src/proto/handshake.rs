@@ -364,7 +364,9 @@ impl Handshake {
     fn confirm(&self, out: &mut WriteBuf) -> Result<State, Fault> {
         let Purpose::Locks(session) = &self.purpose else { return Ok(State::Done) };
         let [_, key] = session.mark.parameters();
-        ask(out, probe::CONFIRMATION, &[key]).and_then(|()| frontend::sync(out)).map_err(no_room)?;
+        ask(out, probe::CONFIRMATION, &[key])
+            .and_then(|()| frontend::sync(out))
+            .map_err(no_room)?;
         Ok(State::Asking(Query::Confirmation, Reply::ParseComplete))
     }
 
