@@ -222,12 +222,10 @@ impl Handshake {
             (State::Preparing { parsed }, BackendMessage::ReadyForQuery(b'I'))
                 if parsed == STATEMENTS.len() =>
             {
-                match &self.purpose {
-                    Purpose::Locks(session) if session.session_affine => {
-                        return Ok(Step::Done(self.greeting()));
-                    }
-                    _ => State::Asking(Query::Release, Reply::BindComplete),
+                if matches!(&self.purpose, Purpose::Locks(session) if session.session_affine) {
+                    return Ok(Step::Done(self.greeting()));
                 }
+                State::Asking(Query::Release, Reply::BindComplete)
             }
             (state, _) => {
                 self.state = state;
@@ -364,9 +362,8 @@ impl Handshake {
     fn confirm(&self, out: &mut WriteBuf) -> Result<State, Fault> {
         let Purpose::Locks(session) = &self.purpose else { return Ok(State::Done) };
         let [_, key] = session.mark.parameters();
-        ask(out, probe::CONFIRMATION, &[key])
-            .and_then(|()| frontend::sync(out))
-            .map_err(no_room)?;
+        ask(out, probe::CONFIRMATION, &[key]).map_err(no_room)?;
+        frontend::sync(out).map_err(no_room)?;
         Ok(State::Asking(Query::Confirmation, Reply::ParseComplete))
     }
 
