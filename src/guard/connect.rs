@@ -34,8 +34,9 @@ pub(crate) struct Connector {
     /// Its addresses still to be tried.
     addresses: VecDeque<Address>,
     dialing: Option<(Stream, Address, Time)>,
-    /// Why the servers tried so far would not do.
-    errors: Vec<Error>,
+    /// Why the servers tried so far would not do, and which one it was where the error does not
+    /// say.
+    errors: Vec<(Option<Address>, Error)>,
     jitter: Jitter,
 }
 
@@ -152,8 +153,8 @@ impl Connector {
     }
 
     /// The server of the last connection will not do.
-    pub(crate) fn reject(&mut self, error: Error) {
-        self.errors.push(error);
+    pub(crate) fn reject(&mut self, address: Option<Address>, error: Error) {
+        self.errors.push((address, error));
     }
 
     /// The server of the last connection is to be asked once more.
@@ -200,12 +201,12 @@ impl Connector {
                     return false;
                 }
                 let error = io::ErrorKind::TimedOut.into();
-                self.errors.push(connect_error(place, unresolved, error));
+                self.errors.push((None, connect_error(place, unresolved, error)));
             }
             None | Some(Err(TryRecvError::Disconnected)) => {
                 *slot = None;
                 let error = io::Error::other("the resolver's thread died");
-                self.errors.push(connect_error(place, unresolved, error));
+                self.errors.push((None, connect_error(place, unresolved, error)));
             }
             Some(Ok(resolved)) => {
                 *slot = None;
@@ -213,7 +214,7 @@ impl Connector {
                     Ok(addresses) if addresses.is_empty() => {
                         let reason = "the name has no address; check the host".into();
                         let address = place.into();
-                        self.errors.push(Error::Connect { address, reason, source: None });
+                        self.errors.push((None, Error::Connect { address, reason, source: None }));
                     }
                     Ok(mut addresses) => {
                         if self.plan.shuffle {
@@ -221,7 +222,7 @@ impl Connector {
                         }
                         self.addresses.extend(addresses.into_iter().map(Address::Tcp));
                     }
-                    Err(error) => self.errors.push(connect_error(place, unresolved, error)),
+                    Err(error) => self.errors.push((None, connect_error(place, unresolved, error))),
                 }
             }
         }
@@ -241,7 +242,7 @@ impl Connector {
             io::ErrorKind::TimedOut => "no answer in time; is the address right, and reachable?",
             _ => "the system reports an error",
         };
-        self.errors.push(connect_error(address.to_string(), reason, error));
+        self.errors.push((None, connect_error(address.to_string(), reason, error)));
     }
 
     /// Why none of the servers will do: what the only one said; of several, all of it in one text,
@@ -249,16 +250,20 @@ impl Connector {
     fn verdict(&mut self) -> Error {
         let mut errors = std::mem::take(&mut self.errors);
         if errors.len() == 1 {
-            return errors.remove(0);
+            return errors.remove(0).1;
         }
-        let texts: Vec<_> = errors.iter().map(ToString::to_string).collect();
+        let texts = errors.iter().map(|(address, error)| match (address, error) {
+            (None, _) | (_, Error::Connect { .. }) => error.to_string(),
+            (Some(address), _) => format!("{address}: {error}"),
+        });
+        let texts: Vec<_> = texts.collect();
         let reason: Box<str> = format!("no server would do: {}", texts.join("; ")).into();
         let rank = |error: &Error| match error {
             Error::Unsuitable { .. } => 2,
             Error::Server { .. } => 1,
             _ => 0,
         };
-        match errors.into_iter().max_by_key(rank) {
+        match errors.into_iter().map(|(_, error)| error).max_by_key(rank) {
             Some(Error::Unsuitable { kind, .. }) => Error::Unsuitable { kind, reason },
             Some(Error::Server { sqlstate, .. }) => Error::Server { sqlstate, message: reason },
             _ => Error::Connect { address: self.server().into(), reason, source: None },

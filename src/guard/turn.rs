@@ -380,7 +380,8 @@ impl Guard {
             }
             Some(Change::NextAddress(error)) => {
                 self.hang_up();
-                self.connector.reject(error);
+                let address = self.peer.as_ref().map(|peer| peer.address.clone());
+                self.connector.reject(address, error);
                 self.unfinished = true;
             }
             Some(Change::Ended(error)) => {
