@@ -1,6 +1,6 @@
 //! What the tests, the benches and the examples share to meet a real PostgreSQL: private
-//! throw-away clusters (`cluster`), standbys of them (`standby`), an observer that looks into the server on a connection of
-//! its own (`sql`), and a bounded wait for what becomes true eventually.
+//! throw-away clusters (`cluster`), standbys of them (`standby`), an observer that looks into the
+//! server on a connection of its own (`sql`), and a bounded wait for what becomes true eventually.
 //!
 //! It does not use the library: what the library claims is checked against what the server
 //! says to somebody else. A machine without PostgreSQL fails the test loudly; nothing is
