@@ -7,6 +7,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod hosts;
 mod poolers;
 mod pretenders;
 mod rig;
