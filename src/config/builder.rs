@@ -32,7 +32,7 @@ impl Config {
     ///
     /// ```
     /// # use distlock::Config;
-    /// let config = Config::new().hosts([("db1.internal", 5432), ("db2.internal", 5433)]).user("app");
+    /// let config = Config::new().hosts([("db1", 5432), ("db2", 5433)]).user("app");
     /// # let _ = config;
     /// ```
     #[must_use]
@@ -46,7 +46,8 @@ impl Config {
     /// same list without hosts. An empty entry leaves a host to be looked up.
     ///
     /// The host stays what the server's certificate must name, and what the password file is
-    /// searched for.
+    /// searched for. An empty text takes away the addresses that a string or `PGHOSTADDR` gave;
+    /// naming another host does not.
     #[must_use]
     pub fn hostaddr(mut self, hostaddr: impl Into<String>) -> Self {
         self.hostaddrs = apply::list(&hostaddr.into());
@@ -92,10 +93,10 @@ impl Config {
         self
     }
 
-    /// The password file, for when no password is given: lines of `host:port:database:user:password`
-    /// with `*` for any (manual: libpq-pgpass). It must be a regular file that nobody but its owner
-    /// can read or write. Default: `~/.pgpass` where a connection string or the environment is
-    /// read, and else none.
+    /// The password file, for when no password is given: lines of
+    /// `host:port:database:user:password` with `*` for any (manual: libpq-pgpass). It must be a
+    /// regular file that nobody but its owner can read or write. Default: `~/.pgpass` where a
+    /// connection string or the environment is read, and else none.
     #[must_use]
     pub fn passfile(mut self, passfile: impl Into<PathBuf>) -> Self {
         self.passfile = Some(passfile.into()).filter(|path| !path.as_os_str().is_empty());
@@ -117,8 +118,8 @@ impl Config {
         self
     }
 
-    /// Command-line options for the server process, such as `-c work_mem=1MB`. The settings that the
-    /// manager rests on are set and read back afterwards, so they cannot be changed here.
+    /// Command-line options for the server process, such as `-c work_mem=1MB`. The settings that
+    /// the manager rests on are set and read back afterwards, so they cannot be changed here.
     #[must_use]
     pub fn options(mut self, options: impl Into<String>) -> Self {
         self.options = Some(options.into()).filter(|options| !options.is_empty());
@@ -186,8 +187,8 @@ impl Config {
         self
     }
 
-    /// Whose signatures on the server's certificate are trusted: a file of certificates in PEM form,
-    /// or those of the operating system, which demand [`SslMode::VerifyFull`].
+    /// Whose signatures on the server's certificate are trusted: a file of certificates in PEM
+    /// form, or those of the operating system, which demand [`SslMode::VerifyFull`].
     #[must_use]
     pub fn ssl_root_cert(mut self, authorities: impl Into<RootCert>) -> Self {
         self.ssl.root_cert = Some(authorities.into());

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 
+use super::keyword::Keyword;
 use super::settings::Settings;
 use super::{Config, parse};
 use crate::error::Error;
@@ -21,6 +22,11 @@ pub struct Server {
     pub password: Option<String>,
     /// The methods that it may use.
     pub methods: String,
+}
+
+/// The parameters that are known, with their environment variables.
+pub fn known() -> Vec<(&'static str, Option<&'static str>)> {
+    Keyword::ALL.iter().map(|keyword| (keyword.name(), keyword.variable())).collect()
 }
 
 /// What a string says by itself, as PQconninfoParse does it.

@@ -81,41 +81,75 @@ const DEFAULT_MAX_WAITERS: u32 = 1024;
 /// # Ok::<(), distlock::Error>(())
 /// ```
 ///
-/// Every parameter of libpq 15 to 18 is known (manual: libpq-connect, "Parameter Key Words"; the
-/// list there says what each one means). What a string leaves out comes from the service file,
-/// then from the environment, then from the last column.
+/// Every parameter of libpq 15 to 18 is known; the manual says what each one means (libpq-connect,
+/// "Parameter Key Words"). What a string leaves out comes from the service file, then from the
+/// environment (libpq-envars), then from the last column here:
 ///
-/// | parameter | variable | what is different here | when not given |
-/// |---|---|---|---|
-/// | `host`, `port` | `PGHOST`, `PGPORT` | at most 32 hosts; no `@` for an abstract socket | `localhost`, 5432 |
-/// | `hostaddr` | `PGHOSTADDR` | | the name is looked up |
-/// | `user` | `PGUSER` | | `USER`, else `LOGNAME` |
-/// | `password` | `PGPASSWORD` | | from the password file |
-/// | `passfile` | `PGPASSFILE` | a file that is faulty, or named and missing, is an error | `~/.pgpass` |
-/// | `dbname` | `PGDATABASE` | a connection string is not expanded but refused | the user |
-/// | `service` | `PGSERVICE` | no LDAP | none |
-/// | `servicefile` | `PGSERVICEFILE` | (libpq 19) | `~/.pg_service.conf`, `pg_service.conf` in `PGSYSCONFDIR` |
-/// | `application_name`, `fallback_application_name` | `PGAPPNAME` | an empty one stands for the default | `distlock` |
-/// | `options` | `PGOPTIONS` | cannot change the settings that locks rest on | none |
-/// | `connect_timeout` | `PGCONNECT_TIMEOUT` | for all hosts together; 0 or less: 10, not for ever | 10 |
-/// | `target_session_attrs` | `PGTARGETSESSIONATTRS` | `any` and `primary`: the primary; `read-write`; never a standby | `primary` |
-/// | `load_balance_hosts` | `PGLOADBALANCEHOSTS` | `random` draws anew at each reconnect | `disable` |
-/// | `keepalives`, `keepalives_idle`, `keepalives_interval`, `keepalives_count`, `tcp_user_timeout` | | of our end; what the system does not take is an error | on, the system's |
-/// | `require_auth` | `PGREQUIREAUTH` | see [`Self::require_auth`]; a list with `!` never leaves `password` over | by the password |
-/// | `channel_binding` | `PGCHANNELBINDING` | `require` without TLS is an error at once | `prefer` |
-/// | `sslmode` | `PGSSLMODE` | no `allow`, no `prefer` | `verify-full` with `sslrootcert`, else `disable` |
-/// | `sslrootcert` | `PGSSLROOTCERT` | a missing file is an error, also with `require` | `~/.postgresql/root.crt` |
-/// | `sslcert`, `sslkey`, `sslcertmode` | `PGSSLCERT`, `PGSSLKEY`, `PGSSLCERTMODE` | a missing file is an error; `require` asks for a certificate to send, not that the server wants it | `~/.postgresql/postgresql.crt`, `.key`; `allow` |
-/// | `sslnegotiation`, `sslsni` | `PGSSLNEGOTIATION`, `PGSSLSNI` | | `postgres`, 1 |
-/// | `ssl_min_protocol_version`, `ssl_max_protocol_version` | `PGSSLMINPROTOCOLVERSION`, `PGSSLMAXPROTOCOLVERSION` | nothing older than TLSv1.2 | TLSv1.2, TLSv1.3 |
-/// | `min_protocol_version`, `max_protocol_version` | `PGMINPROTOCOLVERSION`, `PGMAXPROTOCOLVERSION` | | 3.0, 3.2 |
-/// | `client_encoding` | | `UTF8` or `auto` only; the variable is passed over | `UTF8` |
-/// | `gssencmode`, `sslcompression` | `PGGSSENCMODE`, `PGSSLCOMPRESSION` | no `require`, no 1 | off |
+/// | parameter | variable | when not given |
+/// |---|---|---|
+/// | `host` | `PGHOST` | `localhost` |
+/// | `hostaddr` | `PGHOSTADDR` | the name is looked up |
+/// | `port` | `PGPORT` | 5432 |
+/// | `user` | `PGUSER` | `USER`, else `LOGNAME` |
+/// | `password` | `PGPASSWORD` | from the password file |
+/// | `passfile` | `PGPASSFILE` | `~/.pgpass` |
+/// | `dbname` | `PGDATABASE` | the user |
+/// | `service` | `PGSERVICE` | none |
+/// | `servicefile` | `PGSERVICEFILE` | `~/.pg_service.conf`, then the one in `PGSYSCONFDIR` |
+/// | `application_name` | `PGAPPNAME` | `fallback_application_name`, then `distlock` |
+/// | `options` | `PGOPTIONS` | none |
+/// | `connect_timeout` | `PGCONNECT_TIMEOUT` | 10 |
+/// | `target_session_attrs` | `PGTARGETSESSIONATTRS` | `primary` |
+/// | `load_balance_hosts` | `PGLOADBALANCEHOSTS` | `disable` |
+/// | `require_auth` | `PGREQUIREAUTH` | see [`Self::require_auth`] |
+/// | `channel_binding` | `PGCHANNELBINDING` | `prefer` |
+/// | `sslmode` | `PGSSLMODE` | `verify-full` with an `sslrootcert`, else `disable` |
+/// | `sslrootcert` | `PGSSLROOTCERT` | `~/.postgresql/root.crt` |
+/// | `sslcert` | `PGSSLCERT` | `~/.postgresql/postgresql.crt` |
+/// | `sslkey` | `PGSSLKEY` | `~/.postgresql/postgresql.key` |
+/// | `sslcertmode` | `PGSSLCERTMODE` | `allow` |
+/// | `sslnegotiation` | `PGSSLNEGOTIATION` | `postgres` |
+/// | `sslsni` | `PGSSLSNI` | 1 |
+/// | `ssl_min_protocol_version` | `PGSSLMINPROTOCOLVERSION` | `TLSv1.2` |
+/// | `ssl_max_protocol_version` | `PGSSLMAXPROTOCOLVERSION` | `TLSv1.3` |
+/// | `min_protocol_version` | `PGMINPROTOCOLVERSION` | 3.0 |
+/// | `max_protocol_version` | `PGMAXPROTOCOLVERSION` | 3.2 |
+/// | `keepalives` | | 1 |
+/// | `keepalives_idle`, `_interval`, `_count` | | the system's |
+/// | `tcp_user_timeout` | | the system's |
+/// | `gssencmode` | `PGGSSENCMODE` | off; `require` is refused |
+/// | `sslcompression` | `PGSSLCOMPRESSION` | 0; 1 is refused |
+/// | `client_encoding` | | `UTF8`, the only one |
 ///
-/// The others are refused with an error that names them, unless they are empty: `requiressl`,
-/// `requirepeer`, `sslcrl`, `sslcrldir`, `sslpassword`, `sslkeylogfile`, `replication`, and those of
-/// GSSAPI, OAuth and SCRAM keys. An unknown one is an error, too. An empty value stands for the
-/// last column where it is a name, a file or a list, and is an error elsewhere, as in libpq.
+/// An empty value stands for the last column where it is a name, a file or a list, and is an error
+/// elsewhere, as in libpq. An unknown parameter is an error. So are these, unless they are empty:
+/// `requiressl`, `requirepeer`, `sslcrl`, `sslcrldir`, `sslpassword`, `sslkeylogfile`,
+/// `replication`, and those of GSSAPI, OAuth and SCRAM keys.
+///
+/// # Where it is not as in libpq
+///
+/// Nearly everywhere towards refusing what libpq would pass over:
+///
+/// * Without a host it is `localhost` by TCP, not the directory of the socket. There are at most 32
+///   hosts, and no abstract sockets (`@`).
+/// * `connect_timeout` is for all hosts together; 0 and less stand for 10, not for ever.
+/// * Standbys are always refused: `any` means `primary`, and `read-only`, `standby` and
+///   `prefer-standby` are errors.
+/// * A password file is an error when it is faulty: no regular file, or one that others can read,
+///   or one that was named and is not there. It is read once, when the manager is made, and only if
+///   no password is given. A line for `localhost` counts for the socket in `/var/run/postgresql`,
+///   too.
+/// * Service files do not ask LDAP, and there is no directory of the system for them but the one
+///   that `PGSYSCONFDIR` names.
+/// * The home directory is what `HOME` says.
+/// * `password` in `require_auth` needs `sslmode=verify-full`, and a list with `!` never leaves it
+///   over.
+/// * Names of more than 63 bytes, which the server would cut off, are errors.
+/// * A `dbname` that is a connection string is an error. So are a backslash at the end of a string,
+///   white space and an `@` behind the host in a URL, and bytes that are not UTF-8.
+/// * A named file of certificates that is not there is an error, with every `sslmode`. With
+///   `sslcertmode=require` there has to be a certificate to send; whether the server wants it is
+///   its own affair.
 ///
 /// # TLS
 ///

@@ -7,6 +7,8 @@
 //! * a `\` at the very end of the string (libpq drops it);
 //! * an `@` in the path of a URL, which is nearly always the end of a password that has a `/`;
 //! * percent-encoded bytes that are not UTF-8;
+//! * white space in a URL (libpq 18 drops it at the ends of a part and refuses it elsewhere, and
+//!   older ones take it as a piece of the value);
 //! * the parameter `requiressl`, and strings of more than [`MAX_STRING_BYTES`].
 //!
 //! Errors give places and names, never values. A name is given only where it can be no piece of a
@@ -285,6 +287,12 @@ fn decode(what: &str, encoded: &str) -> Result<Secret, Error> {
     let mut decoded = Zeroizing::new(Vec::with_capacity(encoded.len()));
     let mut bytes = encoded.bytes();
     while let Some(byte) = bytes.next() {
+        if is_space(char::from(byte)) {
+            return refuse(format_args!(
+                "the URL has white space in {what}; write a space of a value as %20, and remove \
+                 what is around the URL"
+            ));
+        }
         if byte != b'%' {
             decoded.push(byte);
             continue;

@@ -1,5 +1,6 @@
 //! Tables of connection strings, environments and files: what is accepted with which result, and
-//! what is refused with which words. [`CANARY`] is a password that no error and no `Debug` may show.
+//! what is refused with which words. [`CANARY`] is a password that no error and no `Debug` may
+//! show.
 
 mod files;
 mod parameters;

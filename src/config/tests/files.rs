@@ -162,7 +162,8 @@ fn the_password_file_gives_each_server_the_password_of_its_first_line() {
     home.file(
         ".pgpass",
         0o600,
-        "#a:5432:d:u:comment\n\na:5432:d:u:pw-a\nb:*:d:*:pw-b\r\n*:7:*:u:pw-7\n10.0.0.1:5432:d:u:ip\n\
+        "#a:5432:d:u:comment\n\na:5432:d:u:pw-a\nb:*:d:*:pw-b\r\n*:7:*:u:pw-7\n\
+         10.0.0.1:5432:d:u:ip\n\
          fe80\\:\\:1:5432:d:u:six\nlocalhost:5432:d:u:local\n/tmp/x:5432:d:u:dir\nc:5432:d:u:\n\
          c:5432:d:u:late\ne:5432:d:u:a\\:b\\\\c\\d:rest\nf:5432:d:u:tail\\\n",
     );
