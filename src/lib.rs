@@ -89,7 +89,12 @@ mod timer;
 mod warning;
 
 pub use acquire::{Acquire, Acquiring};
-pub use config::{AuthMethods, Config, Proxy};
+#[cfg(any(fuzzing, feature = "__internals"))]
+#[doc(hidden)]
+pub use config::conninfo;
+pub use config::{
+    AuthMethods, ChannelBinding, Config, Proxy, RootCert, SslMode, SslNegotiation, TlsVersion,
+};
 pub use context::{Canceler, Cause, Context, Done, DoneFuture};
 pub use error::{Error, Outcome, SqlState, Unsuitability};
 pub use key::Key;

@@ -56,49 +56,72 @@ impl BitOr for AuthMethods {
     }
 }
 
-/// Reads a list such as `md5,scram-sha-256`. As in libpq, spaces are not skipped and no method may
-/// come twice.
+/// Reads a list such as `md5,scram-sha-256`, or one of what to leave out, such as `!md5,!none`. As
+/// in libpq, spaces are not skipped, no method may come twice, and a `!` stands before all of them
+/// or none. Unlike in libpq, leaving out others never allows `password`: who wants that names it.
 impl FromStr for AuthMethods {
     type Err = Error;
 
     fn from_str(list: &str) -> Result<Self, Error> {
-        let mut methods = Self(0);
-        for (index, name) in list.split(',').enumerate() {
-            let method = Self::from_name(index + 1, name)?;
-            if methods.contains(method) {
+        let is_negated = list.starts_with('!');
+        let mut named = Self(0);
+        for (index, entry) in list.split(',').enumerate() {
+            let name = entry.strip_prefix('!');
+            if name.is_some() != is_negated {
                 return refuse(format_args!(
-                    "require_auth names the method {method} twice; remove one of them"
+                    "require_auth has a `!` before some methods and not before others; list \
+                     either what to accept or what to leave out"
                 ));
             }
-            methods = methods | method;
+            let method = Self::from_name(index + 1, name.unwrap_or(entry), is_negated)?;
+            if named.contains(method) {
+                return refuse(format_args!(
+                    "entry {} of require_auth is there for the second time; remove it",
+                    index + 1
+                ));
+            }
+            named = named | method;
         }
-        Ok(methods)
+        if !is_negated {
+            return Ok(named);
+        }
+        let left = Self(Self::BY_DEFAULT_OF_NEGATION.0 & !named.0);
+        if left.0 == 0 {
+            return refuse(format_args!(
+                "require_auth leaves no method that is supported; list the methods to accept \
+                 instead, such as scram-sha-256"
+            ));
+        }
+        Ok(left)
     }
 }
 
 impl AuthMethods {
+    /// What a list with `!` takes away from.
+    const BY_DEFAULT_OF_NEGATION: Self = Self(Self::NONE.0 | Self::MD5.0 | Self::SCRAM_SHA_256.0);
+
+    /// Methods of libpq that are never used here: they can be left out, and that is all. Their bits
+    /// are in no set that gets out of here.
+    const NEVER: [(Self, &'static str); 3] =
+        [(Self(1 << 4), "gss"), (Self(1 << 5), "sspi"), (Self(1 << 6), "oauth")];
+
     /// One method of a list. A text that is no method at all is not repeated in the error: it
     /// could be a piece of a password that an unquoted space cut off.
-    fn from_name(place: usize, name: &str) -> Result<Self, Error> {
+    fn from_name(place: usize, name: &str, is_negated: bool) -> Result<Self, Error> {
         if let Some((method, _)) = Self::NAMES.into_iter().find(|(_, known)| *known == name) {
             return Ok(method);
         }
-        if name.starts_with('!') {
-            return refuse(format_args!(
-                "require_auth excludes a method with `!`, which is not supported; \
-                 list the methods to accept instead, such as scram-sha-256"
-            ));
-        }
-        if let Some(known) = ["gss", "sspi", "oauth"].into_iter().find(|known| *known == name) {
-            return refuse(format_args!(
+        match Self::NEVER.into_iter().find(|(_, known)| *known == name) {
+            Some((method, _)) if is_negated => Ok(method),
+            Some((_, known)) => refuse(format_args!(
                 "require_auth names {known}, which is known to libpq but not supported; \
                  use none, password, md5 or scram-sha-256"
-            ));
+            )),
+            None => refuse(format_args!(
+                "entry {place} of require_auth is not an authentication method; expected none, \
+                 password, md5 or scram-sha-256, separated by commas without spaces"
+            )),
         }
-        refuse(format_args!(
-            "entry {place} of require_auth is not an authentication method; expected none, \
-             password, md5 or scram-sha-256, separated by commas without spaces"
-        ))
     }
 }
 
@@ -135,6 +158,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_left_out_leaves_the_rest_but_never_the_clear_text() {
+        let rows = [
+            ("!md5", "none,scram-sha-256"),
+            ("!none", "md5,scram-sha-256"),
+            ("!password", "none,md5,scram-sha-256"),
+            ("!gss,!sspi,!oauth", "none,md5,scram-sha-256"),
+            ("!none,!md5,!gss", "scram-sha-256"),
+            ("!scram-sha-256,!md5", "none"),
+        ];
+        for (list, expected) in rows {
+            assert_eq!(list.parse::<AuthMethods>().unwrap().to_string(), expected, "{list}");
+        }
+    }
+
+    #[test]
     fn a_set_contains_exactly_what_was_put_in() {
         let both = AuthMethods::MD5 | AuthMethods::SCRAM_SHA_256;
         assert!(both.contains(AuthMethods::MD5) && both.contains(both));
@@ -151,10 +189,17 @@ mod tests {
             ("md5, none", "entry 2"),
             ("MD5", "entry 1"),
             ("scram-sha-1", "entry 1"),
-            ("md5,md5", "twice"),
-            ("none,scram-sha-256,none", "twice"),
-            ("!none", "list the methods to accept"),
-            ("md5,!none", "list the methods to accept"),
+            ("md5,md5", "entry 2 of require_auth is there for the second time"),
+            ("none,scram-sha-256,none", "entry 3 of require_auth is there for the second time"),
+            ("!md5,!md5", "second time"),
+            ("!gss,!sspi,!gss", "second time"),
+            ("md5,!none", "`!` before some"),
+            ("!md5,none", "`!` before some"),
+            ("!", "entry 1"),
+            ("!!md5", "entry 1"),
+            ("! md5", "entry 1"),
+            ("!none,!md5,!scram-sha-256", "leaves no method"),
+            ("!none,!md5,!scram-sha-256,!password,!gss,!sspi,!oauth", "leaves no method"),
             ("gss", "known to libpq but not supported"),
             ("sspi", "known to libpq but not supported"),
             ("oauth", "known to libpq but not supported"),

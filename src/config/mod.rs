@@ -1,22 +1,39 @@
 //! What a manager is told: where the server is, who we are, the limits, and the times.
 //!
-//! [`Config`] is a value: it opens nothing and reads no clock. It is filled by its setters, by a
-//! connection string (`parse`), or from the environment (`settings`); `check` refuses what could
-//! not work or would not be safe. The manager keeps one copy for its whole life, so that every
-//! reconnect follows the same policy.
+//! [`Config`] is a value: it connects to nothing and reads no clock. It is filled by its setters
+//! (`builder`, `limits`), or by a connection string (`parse`), a service file (`service`) and the
+//! environment (`settings`), whose texts `apply` understands. `check` refuses what could not work
+//! or would not be safe. `plan` looks up the files that are named, once: every reconnect follows
+//! the same policy.
 
+mod apply;
 mod auth;
+mod builder;
+mod certificates;
 mod check;
+/// For this crate's own tests: connection strings as they are understood.
+#[cfg(any(fuzzing, feature = "__internals"))]
+#[path = "internals.rs"]
+pub mod conninfo;
+mod file;
+mod hosts;
+mod keyword;
+mod limits;
 mod parse;
+mod passfile;
 mod plan;
 mod proxy;
 mod secret;
+mod service;
 mod settings;
+mod socket;
 mod ssl;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -26,11 +43,16 @@ pub use self::auth::AuthMethods;
 pub(crate) use self::plan::{Endpoint, Place, Plan};
 pub use self::proxy::Proxy;
 pub(crate) use self::secret::Secret;
+#[expect(unused_imports, reason = "the guard is about to use it")]
+pub(crate) use self::socket::SocketOptions;
+pub use self::ssl::{ChannelBinding, RootCert, SslMode, SslNegotiation, TlsVersion};
 use crate::error::Error;
 
 const DEFAULT_HOST: &str = "localhost";
 const DEFAULT_PORT: u16 = 5432;
 const DEFAULT_APPLICATION_NAME: &str = "distlock";
+/// The least of RFC 7677, and far more than any server has by default.
+const DEFAULT_SCRAM_ITERATIONS: RangeInclusive<u32> = 4096..=100_000;
 const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(2);
 const DEFAULT_REPLY_TIMEOUT: Duration = Duration::from_secs(3);
@@ -59,21 +81,88 @@ const DEFAULT_MAX_WAITERS: u32 = 1024;
 /// # Ok::<(), distlock::Error>(())
 /// ```
 ///
-/// | parameter | variable | meaning | when not given |
-/// |---|---|---|---|
-/// | `host` | `PGHOST` | a name, an address, or the socket's directory | `localhost` |
-/// | `port` | `PGPORT` | also part of the socket's name | 5432 |
-/// | `user` | `PGUSER` | role to connect as | `USER`, else `LOGNAME` |
-/// | `password` | `PGPASSWORD` | | none |
-/// | `dbname` | `PGDATABASE` | locks of different databases are different locks | the user |
-/// | `application_name` | `PGAPPNAME` | shown in `pg_stat_activity` | `distlock` |
-/// | `connect_timeout` | `PGCONNECT_TIMEOUT` | whole seconds; 0 or less: 10, not for ever | 10 |
-/// | `require_auth` | `PGREQUIREAUTH` | see [`Self::require_auth`] | by the password |
-/// | `sslmode` | `PGSSLMODE` | `disable` only, as this build has no TLS | `disable` |
-/// | `client_encoding` | | `UTF8` or `auto` | `UTF8` |
+/// Every parameter of libpq 15 to 18 is known; the manual says what each one means (libpq-connect,
+/// "Parameter Key Words"). What a string leaves out comes from the service file, then from the
+/// environment (libpq-envars), then from the last column here:
 ///
-/// What the string leaves out comes from the environment, then from the last column. An empty
-/// value stands for the last column. Any other parameter is an error that names it.
+/// | parameter | variable | when not given |
+/// |---|---|---|
+/// | `host` | `PGHOST` | `localhost` |
+/// | `hostaddr` | `PGHOSTADDR` | the name is looked up |
+/// | `port` | `PGPORT` | 5432 |
+/// | `user` | `PGUSER` | `USER`, else `LOGNAME` |
+/// | `password` | `PGPASSWORD` | from the password file |
+/// | `passfile` | `PGPASSFILE` | `~/.pgpass` |
+/// | `dbname` | `PGDATABASE` | the user |
+/// | `service` | `PGSERVICE` | none |
+/// | `servicefile` | `PGSERVICEFILE` | `~/.pg_service.conf`, then the one in `PGSYSCONFDIR` |
+/// | `application_name` | `PGAPPNAME` | `fallback_application_name`, then `distlock` |
+/// | `options` | `PGOPTIONS` | none |
+/// | `connect_timeout` | `PGCONNECT_TIMEOUT` | 10 |
+/// | `target_session_attrs` | `PGTARGETSESSIONATTRS` | `primary` |
+/// | `load_balance_hosts` | `PGLOADBALANCEHOSTS` | `disable` |
+/// | `require_auth` | `PGREQUIREAUTH` | see [`Self::require_auth`] |
+/// | `channel_binding` | `PGCHANNELBINDING` | `prefer` |
+/// | `sslmode` | `PGSSLMODE` | `verify-full` with an `sslrootcert`, else `disable` |
+/// | `sslrootcert` | `PGSSLROOTCERT` | `~/.postgresql/root.crt` |
+/// | `sslcert` | `PGSSLCERT` | `~/.postgresql/postgresql.crt` |
+/// | `sslkey` | `PGSSLKEY` | `~/.postgresql/postgresql.key` |
+/// | `sslcertmode` | `PGSSLCERTMODE` | `allow` |
+/// | `sslnegotiation` | `PGSSLNEGOTIATION` | `postgres` |
+/// | `sslsni` | `PGSSLSNI` | 1 |
+/// | `ssl_min_protocol_version` | `PGSSLMINPROTOCOLVERSION` | `TLSv1.2` |
+/// | `ssl_max_protocol_version` | `PGSSLMAXPROTOCOLVERSION` | `TLSv1.3` |
+/// | `min_protocol_version` | `PGMINPROTOCOLVERSION` | 3.0 |
+/// | `max_protocol_version` | `PGMAXPROTOCOLVERSION` | 3.2 |
+/// | `keepalives` | | 1 |
+/// | `keepalives_idle`, `_interval`, `_count` | | the system's |
+/// | `tcp_user_timeout` | | the system's |
+/// | `gssencmode` | `PGGSSENCMODE` | off; `require` is refused |
+/// | `sslcompression` | `PGSSLCOMPRESSION` | 0; 1 is refused |
+/// | `client_encoding` | | `UTF8`, the only one |
+///
+/// An empty value stands for the last column where it is a name, a file or a list, and is an error
+/// elsewhere, as in libpq. An unknown parameter is an error. So are these, unless they are empty:
+/// `requiressl`, `requirepeer`, `sslcrl`, `sslcrldir`, `sslpassword`, `sslkeylogfile`,
+/// `replication`, and those of GSSAPI, OAuth and SCRAM keys.
+///
+/// # Where it is not as in libpq
+///
+/// Nearly everywhere towards refusing what libpq would pass over:
+///
+/// * Without a host it is `localhost` by TCP, not the directory of the socket. There are at most 32
+///   hosts, and no abstract sockets (`@`).
+/// * `connect_timeout` is for all hosts together; 0 and less stand for 10, not for ever.
+/// * Standbys are always refused: `any` means `primary`, and `read-only`, `standby` and
+///   `prefer-standby` are errors.
+/// * A password file is an error when it is faulty: no regular file, or one that others can read,
+///   or one that was named and is not there. It is read once, when the manager is made, and only if
+///   no password is given. A line for `localhost` counts for the socket in `/var/run/postgresql`,
+///   too.
+/// * Service files do not ask LDAP, and there is no directory of the system for them but the one
+///   that `PGSYSCONFDIR` names.
+/// * The home directory is what `HOME` says.
+/// * `password` in `require_auth` needs `sslmode=verify-full`, and a list with `!` never leaves it
+///   over.
+/// * Names of more than 63 bytes, which the server would cut off, are errors.
+/// * A `dbname` that is a connection string is an error. So are a backslash at the end of a string,
+///   white space and an `@` behind the host in a URL, and bytes that are not UTF-8.
+/// * A named file of certificates that is not there is an error, with every `sslmode`. With
+///   `sslcertmode=require` there has to be a certificate to send; whether the server wants it is
+///   its own affair.
+///
+/// # TLS
+///
+/// It needs the feature `tls` of this crate; without it anything but `sslmode=disable` is an error.
+///
+/// libpq's default, `prefer`, asks for TLS and goes on in clear when it is told that there is none.
+/// Whoever is in the way can say so, and then read and change everything: not the password with
+/// SCRAM, but the answers about locks. So it protects from nobody who is active, looks as if it
+/// did, and differs from one connection to the next. Here a connection is either in clear because
+/// that was asked for, or under the protection that was asked for.
+///
+/// A Unix-domain socket has no TLS, whatever `sslmode` says (as in libpq). With `sslmode=require`
+/// and known authorities the certificate is verified as with `verify-ca` (as in libpq).
 ///
 /// # With setters
 ///
@@ -93,10 +182,16 @@ const DEFAULT_MAX_WAITERS: u32 = 1024;
 /// The setters accept everything; `Manager::connect` checks the whole and says what is wrong.
 #[derive(Clone)]
 pub struct Config {
-    pub(crate) host: String,
-    pub(crate) port: u16,
+    /// Lists, whose entries may be empty; `hosts` says what they come to together.
+    pub(crate) hosts: Vec<String>,
+    pub(crate) hostaddrs: Vec<String>,
+    pub(crate) ports: Vec<u16>,
+    pub(crate) load_balance_hosts: bool,
     pub(crate) user: Option<String>,
     pub(crate) password: Option<Secret>,
+    pub(crate) passfile: Option<PathBuf>,
+    /// Where files are looked for that nobody named; the builder alone knows of none.
+    pub(crate) home: Option<PathBuf>,
     pub(crate) dbname: Option<String>,
     pub(crate) application_name: String,
     pub(crate) connect_timeout: Duration,
@@ -109,7 +204,15 @@ pub struct Config {
     pub(crate) ask_3_2: bool,
     /// Whether 3.0 is too old (`min_protocol_version`).
     pub(crate) refuse_3_0: bool,
+    /// How many rounds the server may have hashed the password.
+    pub(crate) scram_iterations: RangeInclusive<u32>,
+    /// `None` until somebody says; `ssl_options` has what is in force.
+    pub(crate) ssl_mode: Option<SslMode>,
+    pub(crate) ssl_cert_mode: ssl::SslCertMode,
+    /// As it was given; in a [`Plan`], what is in force.
     pub(crate) ssl: ssl::SslOptions,
+    /// Of our end of the connection.
+    pub(crate) socket: socket::SocketOptions,
     pub(crate) proxy: Proxy,
     pub(crate) witness: bool,
     pub(crate) heartbeat: Duration,
@@ -128,10 +231,14 @@ impl Config {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            host: DEFAULT_HOST.to_owned(),
-            port: DEFAULT_PORT,
+            hosts: Vec::new(),
+            hostaddrs: Vec::new(),
+            ports: Vec::new(),
+            load_balance_hosts: false,
             user: None,
             password: None,
+            passfile: None,
+            home: None,
             dbname: None,
             application_name: DEFAULT_APPLICATION_NAME.to_owned(),
             connect_timeout: DEFAULT_CONNECT_TIMEOUT,
@@ -140,7 +247,11 @@ impl Config {
             read_write: false,
             ask_3_2: true,
             refuse_3_0: false,
+            scram_iterations: DEFAULT_SCRAM_ITERATIONS,
+            ssl_mode: None,
+            ssl_cert_mode: ssl::SslCertMode::default(),
             ssl: ssl::SslOptions::default(),
+            socket: socket::SocketOptions::default(),
             proxy: Proxy::None,
             witness: true,
             heartbeat: DEFAULT_HEARTBEAT,
@@ -154,201 +265,14 @@ impl Config {
         }
     }
 
-    /// Reads the `PG*` variables in the table above, and takes the defaults for the others.
+    /// Reads the `PG*` variables in the table above, and a service file if they name a service, and
+    /// takes the defaults for the others.
     ///
     /// # Errors
     ///
     /// [`Error::Config`] names the variable that cannot be used.
     pub fn from_env() -> Result<Self, Error> {
         settings::Settings::default().into_config(process_variable)
-    }
-
-    /// A host name, an IP address without brackets, or the absolute path of the directory of the
-    /// server's Unix-domain socket. Default: `localhost`.
-    ///
-    /// ```
-    /// # use distlock::Config;
-    /// let local = Config::new().host("/var/run/postgresql").user("app");
-    /// let remote = Config::new().host("2001:db8::5").port(5433).user("app");
-    /// # let _ = (local, remote);
-    /// ```
-    #[must_use]
-    pub fn host(mut self, host: impl Into<String>) -> Self {
-        self.host = host.into();
-        self
-    }
-
-    /// The TCP port, or the number in the name of the socket. Default: 5432.
-    #[must_use]
-    pub fn port(mut self, port: u16) -> Self {
-        self.port = port;
-        self
-    }
-
-    /// The role to connect as.
-    #[must_use]
-    pub fn user(mut self, user: impl Into<String>) -> Self {
-        self.user = Some(user.into()).filter(|user| !user.is_empty());
-        self
-    }
-
-    /// The password; an empty one is none. It is wiped from memory with the last copy of the
-    /// configuration, and `Debug` does not show it.
-    #[must_use]
-    pub fn password(mut self, password: impl Into<String>) -> Self {
-        self.password = Some(Secret::from(password.into())).filter(|it| !it.expose().is_empty());
-        self
-    }
-
-    /// The database. Advisory locks belong to one database: every process that shares a lock must
-    /// name the same one. Default: the user's name.
-    #[must_use]
-    pub fn dbname(mut self, dbname: impl Into<String>) -> Self {
-        self.dbname = Some(dbname.into()).filter(|dbname| !dbname.is_empty());
-        self
-    }
-
-    /// How the session calls itself in `pg_stat_activity`. Default: `distlock`.
-    #[must_use]
-    pub fn application_name(mut self, application_name: impl Into<String>) -> Self {
-        self.application_name = application_name.into();
-        self
-    }
-
-    /// The time for the whole of connecting: name lookup, handshake, authentication and checks.
-    /// From 10 ms to 24 h. Default: 10 s.
-    #[must_use]
-    pub fn connect_timeout(mut self, connect_timeout: Duration) -> Self {
-        self.connect_timeout = connect_timeout;
-        self
-    }
-
-    /// The authentication methods that the server may use. Anything else ends the connection
-    /// before the password is used.
-    ///
-    /// Default: with a password, only SCRAM-SHA-256, in which the server proves itself and learns
-    /// nothing; without one, only `none`.
-    ///
-    /// ```
-    /// use distlock::{AuthMethods, Config};
-    ///
-    /// // A server that still stores MD5 passwords.
-    /// let config = Config::new()
-    ///     .user("app")
-    ///     .password("s3cret")
-    ///     .require_auth(AuthMethods::MD5 | AuthMethods::SCRAM_SHA_256);
-    /// # let _ = config;
-    /// ```
-    #[must_use]
-    pub fn require_auth(mut self, methods: AuthMethods) -> Self {
-        self.require_auth = Some(methods);
-        self
-    }
-
-    /// Whether a pooler or proxy may stand between that keeps each of its clients on one server
-    /// process. Default: [`Proxy::None`], the manager refuses to work through any.
-    #[must_use]
-    pub fn proxy(mut self, proxy: Proxy) -> Self {
-        self.proxy = proxy;
-        self
-    }
-
-    /// Whether a second, short-lived connection tests that it cannot take a lock that the session
-    /// has. It is made when an address is connected to for the first time, with the same
-    /// credentials, so that the role needs a CONNECTION LIMIT of two at least. Default: `true`.
-    ///
-    /// Without it, a proxy that answers for the server, or an engine whose locks are none, may go
-    /// unnoticed.
-    #[must_use]
-    pub fn witness(mut self, witness: bool) -> Self {
-        self.witness = witness;
-        self
-    }
-
-    /// How long the session is silent before it shows the server that it lives (H); up to twice as
-    /// long while the manager holds no lock and waits for none. From 10 ms;
-    /// H + [`reply_timeout`](Self::reply_timeout) is at most the [`lease`](Self::lease). Default:
-    /// 2 s.
-    #[must_use]
-    pub fn heartbeat(mut self, heartbeat: Duration) -> Self {
-        self.heartbeat = heartbeat;
-        self
-    }
-
-    /// How long an answer of the server may take before the session is given up (r). From 10 ms,
-    /// and less than the [`lease`](Self::lease). Default: 3 s.
-    #[must_use]
-    pub fn reply_timeout(mut self, reply_timeout: Duration) -> Self {
-        self.reply_timeout = reply_timeout;
-        self
-    }
-
-    /// How long after sending the last message that the server answered the locks count as held
-    /// (L). With 0.1 % for the drift of the clocks and 50 ms for the slack it must end before
-    /// [`server_timeout`](Self::server_timeout). Default: 6 s.
-    ///
-    /// The four times go together. To learn of a lost server within a second:
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// # use distlock::Config;
-    ///
-    /// let config = Config::new()
-    ///     .user("app")
-    ///     .heartbeat(Duration::from_millis(300))
-    ///     .reply_timeout(Duration::from_millis(600))
-    ///     .lease(Duration::from_millis(1000))
-    ///     .server_timeout(Duration::from_millis(2000));
-    /// # let _ = config;
-    /// ```
-    #[must_use]
-    pub fn lease(mut self, lease: Duration) -> Self {
-        self.lease = lease;
-        self
-    }
-
-    /// How long the server waits for a silent session before it frees its locks (S, the
-    /// session's `idle_session_timeout`), in whole milliseconds. At most 24 h. Default: 10 s.
-    ///
-    /// Servers before PostgreSQL 14 do not have it: there a process that hangs keeps its locks
-    /// until it goes on or ends.
-    #[must_use]
-    pub fn server_timeout(mut self, server_timeout: Duration) -> Self {
-        self.server_timeout = server_timeout;
-        self
-    }
-
-    /// How many locks the manager holds at most, from 1 to 1,000,000. Each one takes room in the
-    /// server's lock table, which all sessions share. Default: 1,024.
-    #[must_use]
-    pub fn max_locks(mut self, max_locks: u32) -> Self {
-        self.max_locks = max_locks;
-        self
-    }
-
-    /// How many calls may be under way at once, from 1 to 1,000,000. Default: 1,024.
-    #[must_use]
-    pub fn max_requests(mut self, max_requests: u32) -> Self {
-        self.max_requests = max_requests;
-        self
-    }
-
-    /// How many calls may wait for a lock that is held, here or by another process, up to
-    /// 1,000,000; with 0, nobody waits. Default: 1,024.
-    #[must_use]
-    pub fn max_waiters(mut self, max_waiters: u32) -> Self {
-        self.max_waiters = max_waiters;
-        self
-    }
-
-    /// Whether cancelling a lock's context also releases the lock in the database at once.
-    ///
-    /// Default: `false`, the database lock stays until the holder lets go of it, so that a holder
-    /// that is slow to stop is still alone.
-    #[must_use]
-    pub fn release_on_cancel(mut self, release_on_cancel: bool) -> Self {
-        self.release_on_cancel = release_on_cancel;
-        self
     }
 
     /// The role to connect as; [`check`](Self::check) has made sure that there is one.
@@ -359,15 +283,6 @@ impl Config {
     /// The database to connect to.
     pub(crate) fn database(&self) -> &str {
         self.dbname.as_deref().unwrap_or_else(|| self.user_name())
-    }
-
-    /// The methods that the server may use; see [`require_auth`](Self::require_auth).
-    pub(crate) fn auth_methods(&self) -> AuthMethods {
-        let by_password = match self.password {
-            Some(_) => AuthMethods::SCRAM_SHA_256,
-            None => AuthMethods::NONE,
-        };
-        self.require_auth.unwrap_or(by_password)
     }
 }
 
@@ -380,18 +295,27 @@ impl Default for Config {
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
-            .field("host", &self.host)
-            .field("port", &self.port)
+            .field("hosts", &self.hosts)
+            .field("hostaddrs", &self.hostaddrs)
+            .field("ports", &self.ports)
+            .field("load_balance_hosts", &self.load_balance_hosts)
             .field("user", &self.user)
             // `Secret` prints a placeholder.
             .field("password", &self.password)
+            .field("passfile", &self.passfile)
             .field("dbname", &self.dbname)
             .field("application_name", &self.application_name)
             .field("connect_timeout", &self.connect_timeout)
-            .field("require_auth", &self.auth_methods())
+            .field("require_auth", &self.require_auth)
+            .field("scram_iterations", &self.scram_iterations)
             .field("options", &self.options)
             .field("read_write", &self.read_write)
+            .field("ask_3_2", &self.ask_3_2)
+            .field("refuse_3_0", &self.refuse_3_0)
+            .field("ssl_mode", &self.ssl_mode)
+            .field("ssl_cert_mode", &self.ssl_cert_mode)
             .field("ssl", &self.ssl)
+            .field("socket", &self.socket)
             .field("proxy", &self.proxy)
             .field("witness", &self.witness)
             .field("heartbeat", &self.heartbeat)

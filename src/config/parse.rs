@@ -1,76 +1,28 @@
 //! The two grammars of a connection string (manual: libpq-connect, "Connection Strings").
 //!
-//! `Config`'s conversions call [`parse`], which takes a string apart; what a value means, and what
-//! stands in for a missing one, is up to `settings`. The grammars are those of libpq with these
-//! differences, all of them towards refusing:
+//! `Config`'s conversions call [`parse`], which takes a string apart; what stands in for a missing
+//! value is up to `settings`, and what a value means to `apply`. The grammars are those of libpq
+//! (`tests/libpq.rs` compares the two) with these differences, all of them towards refusing:
 //!
 //! * a `\` at the very end of the string (libpq drops it);
 //! * an `@` in the path of a URL, which is nearly always the end of a password that has a `/`;
-//! * percent-encoded bytes that are not UTF-8, and `/` or `?` between `[` and `]`;
-//! * several hosts; parameters that this crate does not support.
+//! * percent-encoded bytes that are not UTF-8;
+//! * white space in a URL (libpq 18 drops it at the ends of a part and refuses it elsewhere, and
+//!   older ones take it as a piece of the value);
+//! * the parameter `requiressl`, and strings of more than [`MAX_STRING_BYTES`].
 //!
 //! Errors give places and names, never values. A name is given only where it can be no piece of a
 //! password; elsewhere the place stands for it.
 
-use std::fmt;
-
 use zeroize::Zeroizing;
 
-use super::settings::{Keyword, Settings, is_space};
+use super::keyword::{Keyword, lookup};
+use super::settings::{Settings, is_space};
 use super::{Secret, refuse};
 use crate::error::Error;
 
 /// Far more than any honest string needs.
 const MAX_STRING_BYTES: usize = 64 * 1024;
-
-/// A name may differ from a parameter by this many letters to be taken for a slip.
-const MAX_SLIPS: usize = 2;
-
-/// Parameters of libpq 18 that this crate does not have.
-const LIBPQ_ONLY: &[&str] = &[
-    "channel_binding",
-    "fallback_application_name",
-    "gssdelegation",
-    "gssencmode",
-    "gsslib",
-    "hostaddr",
-    "keepalives",
-    "keepalives_count",
-    "keepalives_idle",
-    "keepalives_interval",
-    "krbsrvname",
-    "load_balance_hosts",
-    "max_protocol_version",
-    "min_protocol_version",
-    "oauth_client_id",
-    "oauth_client_secret",
-    "oauth_issuer",
-    "oauth_scope",
-    "options",
-    "passfile",
-    "replication",
-    "requirepeer",
-    "requiressl",
-    "scram_client_key",
-    "scram_server_key",
-    "service",
-    "servicefile",
-    "ssl_max_protocol_version",
-    "ssl_min_protocol_version",
-    "sslcert",
-    "sslcertmode",
-    "sslcompression",
-    "sslcrl",
-    "sslcrldir",
-    "sslkey",
-    "sslkeylogfile",
-    "sslnegotiation",
-    "sslpassword",
-    "sslrootcert",
-    "sslsni",
-    "target_session_attrs",
-    "tcp_user_timeout",
-];
 
 /// Reads a connection string of either kind.
 pub(super) fn parse(text: &str) -> Result<Settings, Error> {
@@ -216,7 +168,7 @@ impl<'a> Pairs<'a> {
     }
 }
 
-/// `scheme://[user[:password]@][host][:port][/dbname][?name=value[&...]]`
+/// `scheme://[user[:password]@][host][:port][,...][/dbname][?name=value[&...]]`
 struct Url {
     settings: Settings,
 }
@@ -233,8 +185,7 @@ impl Url {
             }
             _ => rest,
         };
-        let (address, rest) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-        self.address(address)?;
+        let rest = self.addresses(rest)?;
         let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
         if path.contains('@') {
             return refuse(format_args!(
@@ -247,48 +198,38 @@ impl Url {
         Ok(self.settings)
     }
 
-    /// `host`, `host:port` or `[IPv6]:port`.
-    fn address(&mut self, address: &str) -> Result<(), Error> {
-        if address.contains(',') {
-            return refuse(format_args!(
-                "the URL names several hosts or ports, which is not supported; name one (a `,` \
-                 of a socket's path cannot be used)"
-            ));
+    /// The `host:port` pairs, separated by commas, and what follows them. They become two lists,
+    /// as if the parameters `host` and `port` had been given; a part that is missing is empty.
+    fn addresses<'a>(&mut self, mut rest: &'a str) -> Result<&'a str, Error> {
+        let (mut hosts, mut ports) = (String::new(), String::new());
+        loop {
+            let host;
+            (host, rest) = match rest.strip_prefix('[') {
+                Some(inner) => bracketed(inner)?,
+                None => rest.split_at(rest.find([':', '/', '?', ',']).unwrap_or(rest.len())),
+            };
+            hosts.push_str(host);
+            if let Some(port) = rest.strip_prefix(':') {
+                let (port, after) = port.split_at(port.find(['/', '?', ',']).unwrap_or(port.len()));
+                ports.push_str(port);
+                rest = after;
+            }
+            let Some(next) = rest.strip_prefix(',') else { break };
+            hosts.push(',');
+            ports.push(',');
+            rest = next;
         }
-        let (host, port) = match address.strip_prefix('[') {
-            None => match address.split_once(':') {
-                Some((host, port)) => (host, port),
-                None => (address, ""),
-            },
-            Some(rest) => match rest.split_once(']') {
-                None => {
-                    return refuse(format_args!(
-                        "the URL has a `[` without the `]` that ends an IPv6 address"
-                    ));
-                }
-                Some(("", _)) => {
-                    return refuse(format_args!("the URL has no IPv6 address between `[` and `]`"));
-                }
-                Some((host, "")) => (host, ""),
-                Some((host, rest)) => match rest.strip_prefix(':') {
-                    Some(port) => (host, port),
-                    None => {
-                        return refuse(format_args!(
-                            "the URL goes on after the `]` of an IPv6 address; expected `:` and \
-                             a port, `/`, `?` or the end"
-                        ));
-                    }
-                },
-            },
-        };
-        self.set(Keyword::Host, host)?;
-        self.set(Keyword::Port, port)
+        self.set(Keyword::Host, &hosts)?;
+        self.set(Keyword::Port, &ports)?;
+        Ok(rest)
     }
 
     fn query(&mut self, query: &str) -> Result<(), Error> {
         if query.is_empty() {
             return Ok(());
         }
+        // With an `@` further on, this is a piece of a password that has an unescaped `?`.
+        let can_be_named = !query.contains('@');
         // As in libpq, one `&` may end the last parameter.
         let query = query.strip_suffix('&').unwrap_or(query);
         for (index, pair) in query.split('&').enumerate() {
@@ -303,15 +244,16 @@ impl Url {
             }
             let name = decode("a parameter's name", name)?;
             let name = name.expose();
-            // With an `@` further on, this is a piece of a password that has an unescaped `?`.
-            let can_be_named = !query.contains('@');
-            let (name, value) = match (name, value) {
-                ("ssl", "true") => ("sslmode", "require"),
-                given => given,
-            };
+            let known = Keyword::from_name(name);
+            let value = decode(known.map_or("a parameter", Keyword::name), value)?;
+            if (name, value.expose()) == ("ssl", "true") {
+                // What JDBC says.
+                self.settings.set(Keyword::Sslmode, Secret::from("require"));
+                continue;
+            }
             let keyword = lookup(name, can_be_named, format_args!("{place}"))?;
             // An empty value counts here, unlike an empty part of the URL before the `?`.
-            self.settings.set(keyword, decode(keyword.name(), value)?);
+            self.settings.set(keyword, value);
         }
         Ok(())
     }
@@ -325,11 +267,32 @@ impl Url {
     }
 }
 
+/// The address between brackets, and what follows them; the opening one is gone already.
+fn bracketed(inner: &str) -> Result<(&str, &str), Error> {
+    match inner.split_once(']') {
+        None => refuse(format_args!("the URL has a `[` without the `]` that ends an IPv6 address")),
+        Some(("", _)) => refuse(format_args!("the URL has no IPv6 address between `[` and `]`")),
+        Some((host, rest)) if rest.is_empty() || rest.starts_with([':', '/', '?', ',']) => {
+            Ok((host, rest))
+        }
+        Some(_) => refuse(format_args!(
+            "the URL goes on after the `]` of an IPv6 address; expected `:` and a port, `,` and \
+             another host, `/`, `?` or the end"
+        )),
+    }
+}
+
 /// Undoes percent-encoding (RFC 3986, section 2.1).
 fn decode(what: &str, encoded: &str) -> Result<Secret, Error> {
     let mut decoded = Zeroizing::new(Vec::with_capacity(encoded.len()));
     let mut bytes = encoded.bytes();
     while let Some(byte) = bytes.next() {
+        if is_space(char::from(byte)) {
+            return refuse(format_args!(
+                "the URL has white space in {what}; write a space of a value as %20, and remove \
+                 what is around the URL"
+            ));
+        }
         if byte != b'%' {
             decoded.push(byte);
             continue;
@@ -353,62 +316,4 @@ fn decode(what: &str, encoded: &str) -> Result<Secret, Error> {
         Ok(text) => Ok(Secret::from(text)),
         Err(_) => refuse(format_args!("the percent-encoding in {what} of the URL is not UTF-8")),
     }
-}
-
-/// The parameter of a name. `can_be_named` says that an unknown one may be repeated in the error;
-/// names of libpq and suggestions are ours to print in any case.
-fn lookup(name: &str, can_be_named: bool, place: fmt::Arguments<'_>) -> Result<Keyword, Error> {
-    if let Some(keyword) = Keyword::ALL.into_iter().find(|keyword| keyword.name() == name) {
-        return Ok(keyword);
-    }
-    if let Some(known) = LIBPQ_ONLY.iter().find(|known| **known == name) {
-        return refuse(format_args!(
-            "the parameter `{known}` is known to libpq but not supported; remove it"
-        ));
-    }
-    // Only what looks like a name is repeated, and only if nobody can have meant a password.
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-    let can_be_named = can_be_named && (1..=40).contains(&name.len()) && name.bytes().all(plain);
-    let subject = if can_be_named { format!("`{name}`") } else { place.to_string() };
-    match nearest(name) {
-        Some(near) => refuse(format_args!(
-            "{subject} is not a known parameter; did you mean `{}`?",
-            near.name()
-        )),
-        None => {
-            let known = Keyword::ALL.map(Keyword::name).join(", ");
-            refuse(format_args!(
-                "{subject} is not a known parameter; expected one of {known} (and a value that \
-                 has spaces, `&`, `=` or `?` needs quotes, or percent-encoding in a URL)"
-            ))
-        }
-    }
-}
-
-fn nearest(name: &str) -> Option<Keyword> {
-    let near = Keyword::ALL.into_iter().map(|keyword| (distance(name, keyword.name()), keyword));
-    let (slips, keyword) = near.min_by_key(|(slips, _)| *slips)?;
-    (slips <= MAX_SLIPS).then_some(keyword)
-}
-
-/// How many letters must be put in, taken out or replaced to make one text of the other; case
-/// does not count. More than [`MAX_SLIPS`] may be any number.
-fn distance(left: &str, right: &str) -> usize {
-    if left.len().abs_diff(right.len()) > MAX_SLIPS {
-        return MAX_SLIPS + 1;
-    }
-    let (left, right) = (left.as_bytes(), right.as_bytes());
-    // The distances between what was read of `left` and every beginning of `right`.
-    let mut row: Vec<usize> = (0..=right.len()).collect();
-    for (index, byte) in left.iter().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = index + 1;
-        for column in 1..=right.len() {
-            let same = byte.eq_ignore_ascii_case(&right[column - 1]);
-            let replaced = diagonal + usize::from(!same);
-            diagonal = row[column];
-            row[column] = replaced.min(row[column] + 1).min(row[column - 1] + 1);
-        }
-    }
-    row[right.len()]
 }

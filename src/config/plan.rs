@@ -2,10 +2,13 @@
 //! refers to. Made once, when the manager is, and never again: every reconnect goes to the same
 //! places under the same policy, whatever files and variables have become since.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::{AuthMethods, Config, Secret};
+use super::hosts::{self, Server};
+use super::passfile::{Login, Passfile};
+use super::ssl::{ChannelBinding, SslMode, SslOptions};
+use super::{AuthMethods, Config, Secret, certificates, refuse};
 use crate::error::Error;
 
 /// A configuration that can be connected with.
@@ -23,7 +26,10 @@ pub(crate) struct Plan {
 pub(crate) struct Endpoint {
     pub(crate) place: Place,
     /// The name that the server's certificate has to carry, and that errors show.
-    #[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "certificates need it"))]
+    #[cfg_attr(
+        not(any(fuzzing, feature = "tls", feature = "__internals")),
+        expect(dead_code, reason = "certificates need it")
+    )]
     pub(crate) host: String,
     /// Meant for this server alone.
     pub(crate) password: Option<Secret>,
@@ -43,25 +49,111 @@ pub(crate) enum Place {
 }
 
 impl Config {
-    /// Checks the configuration and looks up what it refers to.
+    /// Checks the configuration and looks up what it refers to: the password file and the files of
+    /// certificates.
     ///
     /// # Errors
     ///
     /// [`Error::Config`] says what cannot be used.
-    pub(crate) fn into_plan(self) -> Result<Plan, Error> {
+    pub(crate) fn into_plan(mut self) -> Result<Plan, Error> {
         self.check()?;
-        let place = match (self.socket_path(), self.host.parse::<IpAddr>()) {
-            (Some(path), _) => Place::Socket(path),
-            (None, Ok(address)) => Place::Address(SocketAddr::new(address, self.port)),
-            (None, Err(_)) => Place::Name(self.host.clone(), self.port),
+        let servers = hosts::servers(&self)?;
+        self.ssl = certificates::resolve(&self, &servers)?;
+        let passfile = match self.password {
+            Some(_) => None,
+            None => Passfile::read(&self)?,
         };
-        let endpoint = Endpoint {
-            place,
-            host: self.host.clone(),
-            password: self.password.clone(),
-            methods: self.auth_methods(),
+        let mut endpoints = Vec::with_capacity(servers.len());
+        let count = servers.len();
+        for (index, server) in servers.into_iter().enumerate() {
+            let subject = match count {
+                1 => "the server".to_owned(),
+                _ => format!("host {} of {count}", index + 1),
+            };
+            endpoints.push(self.endpoint(server, passfile.as_ref(), &subject)?);
+        }
+        let shuffle = self.load_balance_hosts;
+        Ok(Plan { config: self, endpoints, shuffle })
+    }
+
+    fn endpoint(
+        &self,
+        server: Server,
+        passfile: Option<&Passfile>,
+        subject: &str,
+    ) -> Result<Endpoint, Error> {
+        let login = Login {
+            host: &server.host,
+            port: server.port,
+            database: self.database(),
+            user: self.user_name(),
         };
-        Ok(Plan { config: self, endpoints: vec![endpoint], shuffle: false })
+        let password = match (&self.password, passfile) {
+            (Some(password), _) => Some(password.clone()),
+            (None, Some(passfile)) => passfile.find(login)?,
+            (None, None) => None,
+        };
+        let by_password = match password {
+            Some(_) => AuthMethods::SCRAM_SHA_256,
+            None => AuthMethods::NONE,
+        };
+        let mut methods = self.require_auth.unwrap_or(by_password);
+        let is_socket = matches!(server.place, Place::Socket(_));
+        if self.ssl.channel_binding == ChannelBinding::Require {
+            methods = self.with_channel_binding(methods, is_socket, subject)?;
+        }
+        if methods.contains(AuthMethods::PASSWORD)
+            && (is_socket || self.ssl.mode != SslMode::VerifyFull)
+        {
+            return refuse(format_args!(
+                "require_auth allows `password`, the password in clear text, but {subject} is not \
+                 connected to with sslmode=verify-full, so anyone could answer and be told the \
+                 password; remove `password` from require_auth, or use TCP and verify-full"
+            ));
+        }
+        if password.is_none() && !methods.contains(AuthMethods::NONE) {
+            return refuse(format_args!(
+                "require_auth is {methods}, which needs a password, but none is configured for \
+                 {subject}; use Config::password, set PGPASSWORD, or write it into the password \
+                 file"
+            ));
+        }
+        Ok(Endpoint { place: server.place, host: server.host, password, methods })
+    }
+
+    /// Of all methods only SCRAM can be bound to the channel.
+    fn with_channel_binding(
+        &self,
+        methods: AuthMethods,
+        is_socket: bool,
+        subject: &str,
+    ) -> Result<AuthMethods, Error> {
+        if is_socket || self.ssl.mode == SslMode::Disable {
+            return refuse(format_args!(
+                "channel_binding is require, but {subject} is connected to without TLS; use TCP \
+                 with sslmode=verify-full, verify-ca or require"
+            ));
+        }
+        if !methods.contains(AuthMethods::SCRAM_SHA_256) {
+            return refuse(format_args!(
+                "channel_binding is require, which needs scram-sha-256 and so a password, but \
+                 {subject} may only use {methods}; configure a password, and allow scram-sha-256 \
+                 in require_auth"
+            ));
+        }
+        Ok(AuthMethods::SCRAM_SHA_256)
+    }
+
+    /// What is in force about TLS, before files are looked for: who names authorities wants the
+    /// server to be verified.
+    pub(super) fn ssl_options(&self) -> SslOptions {
+        let mut ssl = self.ssl.clone();
+        ssl.mode = match (self.ssl_mode, &ssl.root_cert) {
+            (Some(mode), _) => mode,
+            (None, Some(_)) => SslMode::VerifyFull,
+            (None, None) => SslMode::Disable,
+        };
+        ssl
     }
 }
 

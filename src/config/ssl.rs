@@ -4,17 +4,21 @@
 //! A connection is either in clear or under the protection that was asked for. There is no mode
 //! that tries TLS and goes on without.
 
-#![allow(dead_code, reason = "the parser and the guard are about to use it")]
+#![allow(dead_code, reason = "the guard is about to use it")]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-/// `sslmode`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum SslMode {
-    /// No TLS.
+/// Whether the connection is protected by TLS (`sslmode`).
+///
+/// libpq's `allow` and `prefer` are not here: with them whoever is in the way can have the
+/// connection in clear.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum SslMode {
+    /// No TLS: for a network that is trusted.
     #[default]
     Disable,
-    /// TLS, with whoever answers.
+    /// TLS, with whoever answers. With a [`RootCert`], the same as [`Self::VerifyCa`], as in libpq.
     Require,
     /// TLS with a server whose certificate a trusted authority has signed.
     VerifyCa,
@@ -22,19 +26,22 @@ pub(crate) enum SslMode {
     VerifyFull,
 }
 
-/// `sslnegotiation`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum SslNegotiation {
-    /// SSLRequest first.
+/// How TLS begins (`sslnegotiation`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum SslNegotiation {
+    /// After the server was asked for it, which every server understands.
     #[default]
     Postgres,
     /// TLS from the first byte, with ALPN (PostgreSQL 17 and later).
     Direct,
 }
 
-/// `channel_binding`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum ChannelBinding {
+/// Whether the proof of the password is bound to the TLS connection (`channel_binding`), so that
+/// nobody can pass it on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum ChannelBinding {
     /// Never.
     Disable,
     /// When both sides can.
@@ -44,19 +51,60 @@ pub(crate) enum ChannelBinding {
     Require,
 }
 
-/// `sslrootcert`: whose signatures are trusted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum RootCert {
+/// Whose signatures on the server's certificate are trusted (`sslrootcert`).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RootCert {
     /// The authorities that the operating system trusts.
     System,
     /// Those of a file in PEM form.
     File(PathBuf),
 }
 
-/// A TLS version.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum TlsVersion {
+/// As `sslrootcert` has it: `system` is no file; a file of this name is `./system`.
+impl From<PathBuf> for RootCert {
+    fn from(path: PathBuf) -> Self {
+        if path.as_os_str() == "system" { Self::System } else { Self::File(path) }
+    }
+}
+
+impl From<&Path> for RootCert {
+    fn from(path: &Path) -> Self {
+        Self::from(path.to_owned())
+    }
+}
+
+impl From<String> for RootCert {
+    fn from(path: String) -> Self {
+        Self::from(PathBuf::from(path))
+    }
+}
+
+impl From<&str> for RootCert {
+    fn from(path: &str) -> Self {
+        Self::from(PathBuf::from(path))
+    }
+}
+
+/// `sslcertmode`: whether the server gets the client's certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum SslCertMode {
+    /// Never.
+    Disable,
+    /// When it asks for it and there is one.
+    #[default]
+    Allow,
+    /// There has to be one.
+    Require,
+}
+
+/// A version of TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum TlsVersion {
+    /// TLS 1.2 (RFC 5246).
     V1_2,
+    /// TLS 1.3 (RFC 8446).
     V1_3,
 }
 

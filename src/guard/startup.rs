@@ -32,7 +32,10 @@ pub(crate) fn startup(
             password: password.map(|secret| Zeroizing::new(secret.expose().to_owned())),
             methods: methods(endpoint.methods),
             entropy: random::<NONCE_ENTROPY>()?,
-            iterations: IterationLimits::DEFAULT,
+            iterations: IterationLimits {
+                min: *config.scram_iterations.start(),
+                max: *config.scram_iterations.end(),
+            },
         },
         database: config.database().to_owned(),
         application_name: config.application_name.clone(),

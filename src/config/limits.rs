@@ -1,0 +1,114 @@
+//! The setters of a [`Config`] about what a manager may do: proxies, times and limits. They accept
+//! everything: `check` looks at the whole.
+
+use std::time::Duration;
+
+use super::{Config, Proxy};
+
+impl Config {
+    /// Whether a pooler or proxy may stand between that keeps each of its clients on one server
+    /// process. Default: [`Proxy::None`], the manager refuses to work through any.
+    #[must_use]
+    pub fn proxy(mut self, proxy: Proxy) -> Self {
+        self.proxy = proxy;
+        self
+    }
+
+    /// Whether a second, short-lived connection tests that it cannot take a lock that the session
+    /// has. It is made when an address is connected to for the first time, with the same
+    /// credentials, so that the role needs a CONNECTION LIMIT of two at least. Default: `true`.
+    ///
+    /// Without it, a proxy that answers for the server, or an engine whose locks are none, may go
+    /// unnoticed.
+    #[must_use]
+    pub fn witness(mut self, witness: bool) -> Self {
+        self.witness = witness;
+        self
+    }
+
+    /// How long the session is silent before it shows the server that it lives (H); up to twice as
+    /// long while the manager holds no lock and waits for none. From 10 ms;
+    /// H + [`reply_timeout`](Self::reply_timeout) is at most the [`lease`](Self::lease). Default:
+    /// 2 s.
+    #[must_use]
+    pub fn heartbeat(mut self, heartbeat: Duration) -> Self {
+        self.heartbeat = heartbeat;
+        self
+    }
+
+    /// How long an answer of the server may take before the session is given up (r). From 10 ms,
+    /// and less than the [`lease`](Self::lease). Default: 3 s.
+    #[must_use]
+    pub fn reply_timeout(mut self, reply_timeout: Duration) -> Self {
+        self.reply_timeout = reply_timeout;
+        self
+    }
+
+    /// How long after sending the last message that the server answered the locks count as held
+    /// (L). With 0.1 % for the drift of the clocks and 50 ms for the slack it must end before
+    /// [`server_timeout`](Self::server_timeout). Default: 6 s.
+    ///
+    /// The four times go together. To learn of a lost server within a second:
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// # use distlock::Config;
+    ///
+    /// let config = Config::new()
+    ///     .user("app")
+    ///     .heartbeat(Duration::from_millis(300))
+    ///     .reply_timeout(Duration::from_millis(600))
+    ///     .lease(Duration::from_millis(1000))
+    ///     .server_timeout(Duration::from_millis(2000));
+    /// # let _ = config;
+    /// ```
+    #[must_use]
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.lease = lease;
+        self
+    }
+
+    /// How long the server waits for a silent session before it frees its locks (S, the
+    /// session's `idle_session_timeout`), in whole milliseconds. At most 24 h. Default: 10 s.
+    ///
+    /// Servers before PostgreSQL 14 do not have it: there a process that hangs keeps its locks
+    /// until it goes on or ends.
+    #[must_use]
+    pub fn server_timeout(mut self, server_timeout: Duration) -> Self {
+        self.server_timeout = server_timeout;
+        self
+    }
+
+    /// How many locks the manager holds at most, from 1 to 1,000,000. Each one takes room in the
+    /// server's lock table, which all sessions share. Default: 1,024.
+    #[must_use]
+    pub fn max_locks(mut self, max_locks: u32) -> Self {
+        self.max_locks = max_locks;
+        self
+    }
+
+    /// How many calls may be under way at once, from 1 to 1,000,000. Default: 1,024.
+    #[must_use]
+    pub fn max_requests(mut self, max_requests: u32) -> Self {
+        self.max_requests = max_requests;
+        self
+    }
+
+    /// How many calls may wait for a lock that is held, here or by another process, up to
+    /// 1,000,000; with 0, nobody waits. Default: 1,024.
+    #[must_use]
+    pub fn max_waiters(mut self, max_waiters: u32) -> Self {
+        self.max_waiters = max_waiters;
+        self
+    }
+
+    /// Whether cancelling a lock's context also releases the lock in the database at once.
+    ///
+    /// Default: `false`, the database lock stays until the holder lets go of it, so that a holder
+    /// that is slow to stop is still alone.
+    #[must_use]
+    pub fn release_on_cancel(mut self, release_on_cancel: bool) -> Self {
+        self.release_on_cancel = release_on_cancel;
+        self
+    }
+}
