@@ -26,6 +26,9 @@ pub use self::auth::AuthMethods;
 pub(crate) use self::plan::{Endpoint, Place, Plan};
 pub use self::proxy::Proxy;
 pub(crate) use self::secret::Secret;
+pub(crate) use self::ssl::{ChannelBinding, SslMode, SslOptions};
+#[cfg(feature = "tls")]
+pub(crate) use self::ssl::{RootCert, SslNegotiation, TlsVersion};
 use crate::error::Error;
 
 const DEFAULT_HOST: &str = "localhost";
@@ -109,7 +112,7 @@ pub struct Config {
     pub(crate) ask_3_2: bool,
     /// Whether 3.0 is too old (`min_protocol_version`).
     pub(crate) refuse_3_0: bool,
-    pub(crate) ssl: ssl::SslOptions,
+    pub(crate) ssl: SslOptions,
     pub(crate) proxy: Proxy,
     pub(crate) witness: bool,
     pub(crate) heartbeat: Duration,
@@ -140,7 +143,7 @@ impl Config {
             read_write: false,
             ask_3_2: true,
             refuse_3_0: false,
-            ssl: ssl::SslOptions::default(),
+            ssl: SslOptions::default(),
             proxy: Proxy::None,
             witness: true,
             heartbeat: DEFAULT_HEARTBEAT,

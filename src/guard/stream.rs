@@ -1,6 +1,9 @@
-//! The connection's socket: TCP or Unix, never blocking. Knows no messages.
+//! The connection's socket: TCP, with TLS or without, or Unix; never blocking. Knows no messages.
+//!
+//! Whoever drives a stream need not know of TLS: it is connected when the handshake is through, and
+//! what is read and written is what went in at the other end.
 
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
@@ -9,6 +12,7 @@ use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::tls::{Channel, Tls};
 use crate::clock::Time;
 
 /// Where a server listens.
@@ -22,6 +26,7 @@ pub(crate) enum Address {
 #[derive(Debug)]
 pub(crate) struct Stream {
     socket: Socket,
+    tls: Option<Box<Channel>>,
     /// Whether the event loop also tells when there is room to write. Only then: a Unix socket
     /// reports room after every byte the server reads, which would wake an idle guard for nothing.
     wants_room: bool,
@@ -52,9 +57,12 @@ pub(crate) struct Ready {
 }
 
 impl Stream {
-    /// Starts to connect; [`Stream::is_connected`] tells when it is through.
+    /// Starts to connect; [`Stream::is_connected`] tells when it is through. With a policy for TLS,
+    /// and the index of the endpoint in the plan, TCP is secured; Unix sockets never are (as in
+    /// libpq).
     pub(crate) fn connect(
         address: &Address,
+        tls: Option<(&Tls, usize)>,
         registry: &Registry,
         token: Token,
     ) -> io::Result<Self> {
@@ -62,7 +70,11 @@ impl Stream {
             Address::Tcp(address) => Socket::Tcp(TcpStream::connect(*address)?),
             Address::Unix(path) => Socket::Unix(UnixStream::connect(path)?),
         };
-        let mut stream = Self { socket, wants_room: true };
+        let tls = match (address, tls) {
+            (Address::Tcp(_), Some((tls, endpoint))) => Some(Box::new(tls.channel(endpoint)?)),
+            _ => None,
+        };
+        let mut stream = Self { socket, tls, wants_room: true };
         let interest = Interest::READABLE | Interest::WRITABLE;
         match &mut stream.socket {
             Socket::Tcp(socket) => registry.register(socket, token, interest)?,
@@ -71,8 +83,26 @@ impl Stream {
         Ok(stream)
     }
 
-    /// Whether the connection is made; an error if it cannot be.
-    pub(crate) fn is_connected(&self) -> io::Result<bool> {
+    /// Goes on with connecting as far as it goes without waiting. Whether the connection is made;
+    /// an error if it cannot be.
+    pub(crate) fn is_connected(&mut self) -> io::Result<bool> {
+        match (self.is_dialed()?, &mut self.tls) {
+            (true, Some(tls)) => tls.advance(&mut self.socket),
+            (is_dialed, _) => Ok(is_dialed),
+        }
+    }
+
+    /// Whether what goes through is under TLS.
+    pub(crate) fn is_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// The hash that tells the TLS channel, where there is one and it is defined.
+    pub(crate) fn end_point(&self) -> Option<Vec<u8>> {
+        self.tls.as_ref()?.end_point()
+    }
+
+    fn is_dialed(&self) -> io::Result<bool> {
         let error = match &self.socket {
             Socket::Tcp(socket) => socket.take_error()?,
             Socket::Unix(socket) => socket.take_error()?,
@@ -101,12 +131,11 @@ impl Stream {
     }
 
     pub(crate) fn read(&mut self, into: &mut [u8]) -> io::Result<Input> {
+        if let Some(tls) = &mut self.tls {
+            return tls.read(&mut self.socket, into);
+        }
         loop {
-            let result = match &mut self.socket {
-                Socket::Tcp(socket) => socket.read(into),
-                Socket::Unix(socket) => socket.read(into),
-            };
-            return match result {
+            return match self.socket.read(into) {
                 Ok(0) => Ok(Input::End),
                 Ok(count) => Ok(Input::Bytes(count)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Input::Empty),
@@ -116,14 +145,14 @@ impl Stream {
         }
     }
 
-    /// Writes as much as there is room for; 0 when there is none.
+    /// Writes as much as there is room for; 0 when there is none. With TLS, some of what was taken
+    /// may still wait for room in the socket: [`Stream::want_room`] sees to that.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if let Some(tls) = &mut self.tls {
+            return tls.write(&mut self.socket, bytes);
+        }
         loop {
-            let result = match &mut self.socket {
-                Socket::Tcp(socket) => socket.write(bytes),
-                Socket::Unix(socket) => socket.write(bytes),
-            };
-            return match result {
+            return match self.socket.write(bytes) {
                 Ok(count) => Ok(count),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -132,13 +161,21 @@ impl Stream {
         }
     }
 
-    /// Has the event loop tell when there is room to write, or no longer.
+    /// Has the event loop tell when there is room to write, or no longer. With TLS this also sends
+    /// on what waits, and wants room for as long as something does.
     pub(crate) fn want_room(
         &mut self,
         wanted: bool,
         registry: &Registry,
         token: Token,
     ) -> io::Result<()> {
+        let mut wanted = wanted;
+        if let Some(tls) = &mut self.tls {
+            if tls.has_unsent() {
+                tls.flush(&mut self.socket)?;
+            }
+            wanted |= tls.has_unsent();
+        }
         if self.wants_room == wanted {
             return Ok(());
         }
@@ -157,6 +194,10 @@ impl Stream {
     /// descriptor is readable, or `limit` has come. Unlike the
     /// event loop's, this readiness is level-triggered: nothing has to be drained.
     pub(crate) fn sleep(&self, other: BorrowedFd<'_>, now: Time, limit: Time) -> io::Result<Ready> {
+        // What TLS has decrypted is not in the socket any more, which would be slept on in vain.
+        if self.tls.as_ref().is_some_and(|tls| tls.has_pending()) {
+            return Ok(Ready { stream: true, other: false });
+        }
         let wanted = match self.wants_room {
             true => PollFlags::IN | PollFlags::OUT,
             false => PollFlags::IN,
@@ -179,6 +220,44 @@ impl Stream {
             Err(rustix::io::Errno::INTR) => Ok(Ready { stream: false, other: false }),
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if let Some(tls) = &mut self.tls {
+            tls.close(&mut self.socket);
+        }
+    }
+}
+
+impl Read for Socket {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(socket) => socket.read(into),
+            Self::Unix(socket) => socket.read(into),
+        }
+    }
+}
+
+impl Write for Socket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(socket) => socket.write(bytes),
+            Self::Unix(socket) => socket.write(bytes),
+        }
+    }
+
+    /// Several TLS records in one call.
+    fn write_vectored(&mut self, bytes: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(socket) => socket.write_vectored(bytes),
+            Self::Unix(socket) => socket.write_vectored(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

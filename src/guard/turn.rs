@@ -290,7 +290,7 @@ impl Guard {
         };
         let witness = config.witness && !self.witnessed.contains(&address);
         let purpose = locks(config, &address, witness)?;
-        let startup = startup(config, &self.plan.endpoints[endpoint], version, purpose)?;
+        let startup = startup(config, &self.plan.endpoints[endpoint], &stream, version, purpose)?;
         self.peer = Some(Peer { endpoint, address, version });
         self.stream = Some(stream);
         let settler = &mut self.holds.settler(shared);
@@ -304,7 +304,8 @@ impl Guard {
         let Some(Peer { endpoint, address, version }) = self.peer.clone() else { return };
         let deadline = self.core.connect_deadline();
         let plan = Arc::clone(&self.plan);
-        let witness = Witness { plan, endpoint, address, version, question, deadline };
+        let tls = self.connector.tls().cloned();
+        let witness = Witness { plan, tls, endpoint, address, version, question, deadline };
         // Without a thread there is no witness, which the turn notices.
         self.witness = Some(witness.ask(Arc::clone(&self.waker)).unwrap_or_else(|_| channel().1));
     }
