@@ -1,0 +1,96 @@
+//! Certificates and their authorities, made afresh for each test.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose,
+    PKCS_ECDSA_P256_SHA256, SanType, SignatureAlgorithm, date_time_ymd,
+};
+
+/// A certificate with its key, in PEM form.
+#[derive(Debug, Clone)]
+pub(crate) struct Identity {
+    pub(crate) certificate: String,
+    pub(crate) key: String,
+}
+
+/// Who signs certificates.
+pub(crate) struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+    algorithm: &'static SignatureAlgorithm,
+}
+
+/// A certificate for a server that is `localhost` and 127.0.0.1; change what is to be wrong with
+/// it.
+pub(crate) fn params() -> CertificateParams {
+    let mut params = params_for(&["localhost"]);
+    params.subject_alt_names.push(SanType::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST)));
+    params
+}
+
+/// A certificate for these host names.
+pub(crate) fn params_for(names: &[&str]) -> CertificateParams {
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let mut params = CertificateParams::new(names).expect("names of hosts");
+    named(&mut params, "server");
+    params
+}
+
+/// Gives the certificate a common name.
+pub(crate) fn named(params: &mut CertificateParams, name: &str) {
+    params.distinguished_name.push(DnType::CommonName, name);
+}
+
+/// A certificate that was good once.
+pub(crate) fn expired() -> CertificateParams {
+    let mut params = params();
+    params.not_before = date_time_ymd(2001, 1, 1);
+    params.not_after = date_time_ymd(2002, 1, 1);
+    params
+}
+
+impl Authority {
+    pub(crate) fn new(name: &str) -> Self {
+        Self::with(name, &PKCS_ECDSA_P256_SHA256)
+    }
+
+    /// One whose signatures, and keys, are of this kind.
+    pub(crate) fn with(name: &str, algorithm: &'static SignatureAlgorithm) -> Self {
+        let key = KeyPair::generate_for(algorithm).expect("a key");
+        let issuer = CertifiedIssuer::self_signed(authority_params(name), key);
+        Self { issuer: issuer.expect("an authority"), algorithm }
+    }
+
+    /// An authority that this one has signed.
+    pub(crate) fn subordinate(&self, name: &str) -> Self {
+        let key = KeyPair::generate_for(self.algorithm).expect("a key");
+        let issuer = CertifiedIssuer::signed_by(authority_params(name), key, &self.issuer);
+        Self { issuer: issuer.expect("an authority"), algorithm: self.algorithm }
+    }
+
+    /// Its own certificate.
+    pub(crate) fn certificate(&self) -> String {
+        self.issuer.pem()
+    }
+
+    pub(crate) fn sign(&self, params: &CertificateParams) -> Identity {
+        let key = KeyPair::generate_for(self.algorithm).expect("a key");
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate").pem();
+        Identity { certificate, key: key.serialize_pem() }
+    }
+}
+
+fn authority_params(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    named(&mut params, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    params
+}
+
+/// A certificate that nobody but itself has signed.
+pub(crate) fn self_signed(params: &CertificateParams) -> Identity {
+    let key = KeyPair::generate().expect("a key");
+    let certificate = params.self_signed(&key).expect("a certificate").pem();
+    Identity { certificate, key: key.serialize_pem() }
+}
