@@ -27,6 +27,8 @@ pub(crate) enum Address {
 pub(crate) struct Stream {
     socket: Socket,
     tls: Option<Box<Channel>>,
+    /// Whether the socket itself is connected.
+    is_dialed: bool,
     /// Whether the event loop also tells when there is room to write. Only then: a Unix socket
     /// reports room after every byte the server reads, which would wake an idle guard for nothing.
     wants_room: bool,
@@ -74,7 +76,7 @@ impl Stream {
             (Address::Tcp(_), Some((tls, endpoint))) => Some(Box::new(tls.channel(endpoint)?)),
             _ => None,
         };
-        let mut stream = Self { socket, tls, wants_room: true };
+        let mut stream = Self { socket, tls, is_dialed: false, wants_room: true };
         let interest = Interest::READABLE | Interest::WRITABLE;
         match &mut stream.socket {
             Socket::Tcp(socket) => registry.register(socket, token, interest)?,
@@ -86,7 +88,9 @@ impl Stream {
     /// Goes on with connecting as far as it goes without waiting. Whether the connection is made;
     /// an error if it cannot be.
     pub(crate) fn is_connected(&mut self) -> io::Result<bool> {
-        match (self.is_dialed()?, &mut self.tls) {
+        // Looked at once: later errors of the socket are TLS's to tell, in its words.
+        self.is_dialed = self.is_dialed || self.dial()?;
+        match (self.is_dialed, &mut self.tls) {
             (true, Some(tls)) => tls.advance(&mut self.socket),
             (is_dialed, _) => Ok(is_dialed),
         }
@@ -102,7 +106,7 @@ impl Stream {
         self.tls.as_ref()?.end_point()
     }
 
-    fn is_dialed(&self) -> io::Result<bool> {
+    fn dial(&self) -> io::Result<bool> {
         let error = match &self.socket {
             Socket::Tcp(socket) => socket.take_error()?,
             Socket::Unix(socket) => socket.take_error()?,

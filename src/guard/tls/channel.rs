@@ -18,7 +18,7 @@ use rustls::{ClientConfig, ClientConnection};
 
 use super::super::stream::Input;
 use super::ALPN;
-use super::trouble::{explain, trouble};
+use super::trouble::{explain, is_trouble, trouble};
 use crate::config::SslNegotiation;
 use crate::proto::end_point::tls_server_end_point;
 
@@ -254,6 +254,12 @@ impl Channel {
                     return Ok(Fill::Nothing);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                // Of rustls: messages of TLS itself that are longer than it takes.
+                Err(error) if is_trouble(&error) => {
+                    return Err(trouble(format!(
+                        "the server's TLS messages are too long ({error})"
+                    )));
+                }
                 Err(error) => return Err(error),
             };
             self.fruitless = self.fruitless.saturating_add(count);
@@ -316,20 +322,16 @@ fn accept(answer: u8, socket: &mut impl Read) -> io::Result<()> {
 }
 
 fn read_byte(socket: &mut impl Read) -> io::Result<Option<u8>> {
+    const CLOSED: &str = "the server closed the connection instead of an answer to the request \
+                          for TLS; is this a PostgreSQL server, and what does its log say?";
     let mut byte = [0];
     loop {
         match socket.read(&mut byte) {
-            Ok(0) => {
-                return Err(trouble(
-                    "the server closed the connection instead of an answer to the request for \
-                     TLS; is this a PostgreSQL server, and what does its log say?"
-                        .into(),
-                ));
-            }
+            Ok(0) => return Err(trouble(CLOSED.into())),
             Ok(_) => return Ok(byte.first().copied()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+            Err(error) => return Err(trouble(format!("{CLOSED} ({error})"))),
         }
     }
 }
