@@ -1,5 +1,7 @@
 //! What stands in for TLS in a build without the feature `tls`: nothing of it can ever be made.
 
+#![allow(clippy::needless_pass_by_ref_mut, reason = "the signatures are those of the real ones")]
+
 use std::convert::Infallible;
 use std::io::{self, Read, Write};
 use std::sync::Arc;

@@ -53,6 +53,12 @@ impl Authority {
         Self::with(name, &PKCS_ECDSA_P256_SHA256)
     }
 
+    /// One that signs with RSA and this hash.
+    pub(crate) fn rsa(name: &str, algorithm: &'static SignatureAlgorithm) -> Self {
+        let issuer = CertifiedIssuer::self_signed(authority_params(name), rsa_key(algorithm));
+        Self { issuer: issuer.expect("an authority") }
+    }
+
     /// One whose signatures are of this kind.
     pub(crate) fn with(name: &str, algorithm: &'static SignatureAlgorithm) -> Self {
         let key = KeyPair::generate_for(algorithm).expect("a key");
@@ -73,10 +79,19 @@ impl Authority {
     }
 
     pub(crate) fn sign(&self, params: &CertificateParams) -> Identity {
-        let key = KeyPair::generate().expect("a key");
-        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate").pem();
+        self.sign_key(params, &KeyPair::generate().expect("a key"))
+    }
+
+    /// A certificate for this key.
+    pub(crate) fn sign_key(&self, params: &CertificateParams, key: &KeyPair) -> Identity {
+        let certificate = params.signed_by(key, &self.issuer).expect("a certificate").pem();
         Identity { certificate, key: key.serialize_pem() }
     }
+}
+
+/// The one RSA key that there is.
+pub(crate) fn rsa_key(algorithm: &'static SignatureAlgorithm) -> KeyPair {
+    KeyPair::from_pkcs8_pem_and_sign_algo(include_str!("rsa.pem"), algorithm).expect("a key")
 }
 
 fn authority_params(name: &str) -> CertificateParams {

@@ -11,7 +11,7 @@ use rustls::crypto::ring;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme, StreamOwned};
 
-use super::authority::{Authority, params, self_signed};
+use super::authority::{Authority, Identity, params, rsa_key, self_signed};
 use super::fake::{SSL_REQUEST, answer, config, secured, serve, url};
 use super::server::{Server, fails, works};
 use super::support::TempCluster;
@@ -21,6 +21,12 @@ const SECRET: &str = "correct-horse-battery";
 /// A server that asks the role of each method's name for it. The authority's kind of signature
 /// decides the hash.
 fn server(algorithm: &'static rcgen::SignatureAlgorithm) -> Server {
+    let authority = Authority::with("ours", algorithm);
+    let identity = authority.sign(&params());
+    server_with(&authority, &identity)
+}
+
+fn server_with(authority: &Authority, identity: &Identity) -> Server {
     let mut builder = TempCluster::builder()
         .setting("password_encryption", "scram-sha-256")
         .setting("log_connections", "on");
@@ -28,8 +34,7 @@ fn server(algorithm: &'static rcgen::SignatureAlgorithm) -> Server {
         builder = builder.hba(&format!("host all {role} all {method}"));
         builder = builder.hba(&format!("local all {role} {method}"));
     }
-    let authority = Authority::with("ours", algorithm);
-    let server = Server::with(builder, &authority, &authority.sign(&params()));
+    let server = Server::with(builder, authority, identity);
     let mut sql = server.sql();
     for (role, encryption) in
         [("scram", "scram-sha-256"), ("clear", "scram-sha-256"), ("md5role", "md5")]
@@ -59,6 +64,16 @@ fn a_demanded_binding_is_had_with_every_hash_and_version() {
                 works(&role(&server, "scram", &parameters));
             }
         }
+    }
+}
+
+#[test]
+fn a_demanded_binding_is_had_with_rsa() {
+    for algorithm in [&rcgen::PKCS_RSA_SHA256, &rcgen::PKCS_RSA_SHA384, &rcgen::PKCS_RSA_SHA512] {
+        let authority = Authority::rsa("ours", algorithm);
+        let identity = authority.sign_key(&params(), &rsa_key(algorithm));
+        let server = server_with(&authority, &identity);
+        works(&role(&server, "scram", "channel_binding=require"));
     }
 }
 

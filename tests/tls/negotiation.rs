@@ -9,7 +9,7 @@ use distlock::Error;
 
 use super::authority::{Authority, params, self_signed};
 use super::fake::{FATAL, SSL_REQUEST, answer, config, rest, secured, serve, startup_message, url};
-use super::server::{LIMIT, Server, fails};
+use super::server::{LIMIT, Server, fails, works};
 
 const REQUIRE: &str = "sslmode=require";
 const DIRECT: &str = "sslmode=require sslnegotiation=direct";
@@ -149,6 +149,20 @@ fn direct_negotiation_with_a_server_that_waits_for_the_request_fails_with_a_reas
         let _ = std::io::Read::read(&mut stream, &mut [0; 1024]);
     });
     fails(&url(port, DIRECT), &["in the midst of the TLS handshake", "does the server have TLS"]);
+}
+
+#[test]
+fn direct_negotiation_is_for_the_servers_that_have_it() {
+    let server = Server::of(&Authority::new("ours"), &params());
+    let number = server.sql().value("SHOW server_version_num").expect("a number");
+    let direct = format!("{} sslnegotiation=direct", server.verified());
+    if number.parse::<u32>().expect("a number") >= 170_000 {
+        let manager = works(&direct);
+        assert!(server.tls_version().is_some());
+        manager.close();
+    } else {
+        fails(&direct, &["in the midst of the TLS handshake"]);
+    }
 }
 
 #[test]
