@@ -2,10 +2,14 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose,
-    PKCS_ECDSA_P256_SHA256, SanType, SignatureAlgorithm, date_time_ymd,
+    BasicConstraints, Certificate, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, SignatureAlgorithm, date_time_ymd,
 };
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject as _;
 
 /// A certificate with its key, in PEM form.
 #[derive(Debug, Clone)]
@@ -48,6 +52,23 @@ pub(crate) fn expired() -> CertificateParams {
     params
 }
 
+impl Identity {
+    fn new(certificate: &Certificate, key: &KeyPair) -> Self {
+        let certificate = pem("CERTIFICATE", certificate.der());
+        Self { certificate, key: pem("PRIVATE KEY", &key.serialize_der()) }
+    }
+}
+
+/// In PEM form (RFC 7468).
+fn pem(label: &str, der: &[u8]) -> String {
+    let mut text = format!("-----BEGIN {label}-----\n");
+    for line in STANDARD.encode(der).as_bytes().chunks(64) {
+        text.push_str(std::str::from_utf8(line).expect("ASCII"));
+        text.push('\n');
+    }
+    text + &format!("-----END {label}-----\n")
+}
+
 impl Authority {
     pub(crate) fn new(name: &str) -> Self {
         Self::with(name, &PKCS_ECDSA_P256_SHA256)
@@ -75,7 +96,7 @@ impl Authority {
 
     /// Its own certificate.
     pub(crate) fn certificate(&self) -> String {
-        self.issuer.pem()
+        pem("CERTIFICATE", self.issuer.der())
     }
 
     pub(crate) fn sign(&self, params: &CertificateParams) -> Identity {
@@ -84,14 +105,14 @@ impl Authority {
 
     /// A certificate for this key.
     pub(crate) fn sign_key(&self, params: &CertificateParams, key: &KeyPair) -> Identity {
-        let certificate = params.signed_by(key, &self.issuer).expect("a certificate").pem();
-        Identity { certificate, key: key.serialize_pem() }
+        Identity::new(&params.signed_by(key, &self.issuer).expect("a certificate"), key)
     }
 }
 
 /// The one RSA key that there is.
 pub(crate) fn rsa_key(algorithm: &'static SignatureAlgorithm) -> KeyPair {
-    KeyPair::from_pkcs8_pem_and_sign_algo(include_str!("rsa.pem"), algorithm).expect("a key")
+    let key = PrivateKeyDer::from_pem_slice(include_bytes!("rsa.pem")).expect("PEM");
+    KeyPair::from_der_and_sign_algo(&key, algorithm).expect("a key")
 }
 
 fn authority_params(name: &str) -> CertificateParams {
@@ -105,6 +126,5 @@ fn authority_params(name: &str) -> CertificateParams {
 /// A certificate that nobody but itself has signed.
 pub(crate) fn self_signed(params: &CertificateParams) -> Identity {
     let key = KeyPair::generate().expect("a key");
-    let certificate = params.self_signed(&key).expect("a certificate").pem();
-    Identity { certificate, key: key.serialize_pem() }
+    Identity::new(&params.self_signed(&key).expect("a certificate"), &key)
 }

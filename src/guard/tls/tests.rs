@@ -319,16 +319,24 @@ fn refusal(options: &SslOptions) -> String {
 fn what_a_file_lacks_is_said_with_the_parameter_and_the_path() {
     let folder = Folder::new("files");
     let (certificate, key) = identity();
-    let body = pem(&certificate);
-    let (cert, good_key) = (folder.write("cert", &body), folder.write("key", &key.serialize_pem()));
+    let body = pem("CERTIFICATE", &certificate);
+    let (cert, good_key) = (
+        folder.write("cert", &body),
+        folder.write("key", &pem("PRIVATE KEY", &key.serialize_der())),
+    );
     let base = SslOptions { mode: SslMode::Require, ..SslOptions::default() };
     let root = |text: &str| {
         let path = folder.write("root", text);
         SslOptions { root_cert: Some(RootCert::File(path)), ..base.clone() }
     };
     let damaged = body.replace("MII", "M*I");
-    for text in ["", "text", &damaged, body.trim_end().trim_end_matches('-'), &key.serialize_pem()]
-    {
+    for text in [
+        "",
+        "text",
+        &damaged,
+        body.trim_end().trim_end_matches('-'),
+        &pem("PRIVATE KEY", &key.serialize_der()),
+    ] {
         let text = refusal(&root(text));
         assert!(text.contains("sslrootcert is ") && text.contains("/root: expected"), "{text}");
     }
@@ -337,8 +345,9 @@ fn what_a_file_lacks_is_said_with_the_parameter_and_the_path() {
     let with_key =
         |key: PathBuf| SslOptions { cert: Some(cert.clone()), key: Some(key), ..base.clone() };
     assert!(client_config(&with_key(good_key)).is_ok());
-    let other = KeyPair::generate().unwrap().serialize_pem();
-    let encrypted = key.serialize_pem().replace("PRIVATE", "ENCRYPTED PRIVATE");
+    let other = pem("PRIVATE KEY", &KeyPair::generate().unwrap().serialize_der());
+    let encrypted =
+        pem("PRIVATE KEY", &key.serialize_der()).replace("PRIVATE", "ENCRYPTED PRIVATE");
     let old = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\nAA==\n";
     let rows = [
         (other.as_str(), "not the key of the certificate"),
@@ -363,8 +372,8 @@ fn a_key_that_others_can_read_is_refused() {
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
     let folder = Folder::new("modes");
     let (certificate, key) = identity();
-    let cert = folder.write("cert", &pem(&certificate));
-    let key = folder.write("key", &key.serialize_pem());
+    let cert = folder.write("cert", &pem("CERTIFICATE", &certificate));
+    let key = folder.write("key", &pem("PRIVATE KEY", &key.serialize_der()));
     let is_root = std::fs::metadata(&key).unwrap().uid() == 0;
     let options = SslOptions {
         mode: SslMode::Require,
@@ -409,8 +418,9 @@ fn a_policy_that_cannot_be_kept_is_refused() {
     }
 }
 
-fn pem(certificate: &CertificateDer<'_>) -> String {
+/// In PEM form (RFC 7468).
+fn pem(label: &str, der: &[u8]) -> String {
     use base64::Engine as _;
-    let body = base64::engine::general_purpose::STANDARD.encode(certificate);
-    format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n")
+    let body = base64::engine::general_purpose::STANDARD.encode(der);
+    format!("-----BEGIN {label}-----\n{body}\n-----END {label}-----\n")
 }
