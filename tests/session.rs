@@ -10,6 +10,8 @@
 mod authentication;
 #[path = "session/backend.rs"]
 mod backend;
+#[path = "session/binding.rs"]
+mod binding;
 #[path = "session/handshake.rs"]
 mod handshake;
 #[path = "support/notes.rs"]

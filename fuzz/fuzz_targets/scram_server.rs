@@ -11,7 +11,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use distlock::proto::scram::{IterationLimits, ScramClient, ScramError};
+use distlock::proto::scram::{Binding, IterationLimits, ScramClient, ScramError};
 use distlock_fuzz::scram::Keys;
 use distlock_fuzz::{ENTROPY, Input, NONCE, PASSWORD, check_text};
 use libfuzzer_sys::fuzz_target;
@@ -31,7 +31,8 @@ fuzz_target!(|data: &[u8]| {
     let rest = input.rest();
     let own = flag(1).then(|| String::from_utf8_lossy(rest));
 
-    let mut client = ScramClient::new(own.as_deref().unwrap_or(PASSWORD), ENTROPY, LIMITS);
+    let password = own.as_deref().unwrap_or(PASSWORD);
+    let mut client = ScramClient::new(password, ENTROPY, LIMITS, Binding::None);
     assert_eq!(client.client_first(), format!("n,,n=,r={NONCE}").as_bytes());
     assert!(!client.derive(slice), "nothing to derive yet");
     if flag(3) {

@@ -43,8 +43,9 @@ pub use self::auth::AuthMethods;
 pub(crate) use self::plan::{Endpoint, Place, Plan};
 pub use self::proxy::Proxy;
 pub(crate) use self::secret::Secret;
-#[expect(unused_imports, reason = "the guard is about to use it")]
 pub(crate) use self::socket::SocketOptions;
+#[cfg_attr(not(feature = "tls"), allow(unused_imports, reason = "TLS has it"))]
+pub(crate) use self::ssl::SslOptions;
 pub use self::ssl::{ChannelBinding, RootCert, SslMode, SslNegotiation, TlsVersion};
 use crate::error::Error;
 
@@ -210,9 +211,9 @@ pub struct Config {
     pub(crate) ssl_mode: Option<SslMode>,
     pub(crate) ssl_cert_mode: ssl::SslCertMode,
     /// As it was given; in a [`Plan`], what is in force.
-    pub(crate) ssl: ssl::SslOptions,
+    pub(crate) ssl: SslOptions,
     /// Of our end of the connection.
-    pub(crate) socket: socket::SocketOptions,
+    pub(crate) socket: SocketOptions,
     pub(crate) proxy: Proxy,
     pub(crate) witness: bool,
     pub(crate) heartbeat: Duration,
@@ -250,8 +251,8 @@ impl Config {
             scram_iterations: DEFAULT_SCRAM_ITERATIONS,
             ssl_mode: None,
             ssl_cert_mode: ssl::SslCertMode::default(),
-            ssl: ssl::SslOptions::default(),
-            socket: socket::SocketOptions::default(),
+            ssl: SslOptions::default(),
+            socket: SocketOptions::default(),
             proxy: Proxy::None,
             witness: true,
             heartbeat: DEFAULT_HEARTBEAT,

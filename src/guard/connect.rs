@@ -16,6 +16,7 @@ use mio::{Registry, Token, Waker};
 
 use super::jitter::Jitter;
 use super::stream::{Address, Stream};
+use super::tls::{Tls, is_trouble};
 use crate::clock::Time;
 use crate::config::{Place, Plan};
 use crate::error::Error;
@@ -24,6 +25,7 @@ use crate::error::Error;
 #[derive(Debug)]
 pub(crate) struct Connector {
     plan: Arc<Plan>,
+    tls: Option<Arc<Tls>>,
     /// The names that are being looked up, by the index of their endpoint.
     resolving: Vec<Option<Receiver<io::Result<Vec<SocketAddr>>>>>,
     /// Endpoints still to be tried.
@@ -52,8 +54,9 @@ pub(crate) struct Connection {
 }
 
 impl Connector {
-    pub(crate) fn new(plan: Arc<Plan>, seed: u64) -> Self {
+    pub(crate) fn new(plan: Arc<Plan>, tls: Option<Arc<Tls>>, seed: u64) -> Self {
         Self {
+            tls,
             resolving: plan.endpoints.iter().map(|_| None).collect(),
             plan,
             endpoints: VecDeque::new(),
@@ -70,6 +73,11 @@ impl Connector {
     pub(crate) fn server(&self) -> String {
         let places = self.plan.endpoints.iter().map(|endpoint| endpoint.place.to_string());
         places.collect::<Vec<_>>().join(", ")
+    }
+
+    /// The policy for TLS, where it is to be spoken.
+    pub(crate) fn tls(&self) -> Option<&Arc<Tls>> {
+        self.tls.as_ref()
     }
 
     /// Starts an attempt. `waker` wakes the event loop when a name is resolved.
@@ -109,7 +117,7 @@ impl Connector {
         token: Token,
     ) -> Result<Option<Connection>, Error> {
         loop {
-            if let Some((stream, address, give_up_at)) = self.dialing.take() {
+            if let Some((mut stream, address, give_up_at)) = self.dialing.take() {
                 match stream.is_connected() {
                     Ok(true) => {
                         let (endpoint, give_up_at) = (self.endpoint, self.share(now, deadline));
@@ -127,7 +135,8 @@ impl Connector {
                 return Ok(None);
             }
             if let Some(address) = self.addresses.pop_front() {
-                match Stream::connect(&address, registry, token) {
+                let tls = self.tls.as_deref().map(|tls| (tls, self.endpoint));
+                match Stream::connect(&address, tls, registry, token) {
                     Ok(stream) => {
                         self.dialing = Some((stream, address, self.share(now, deadline)));
                     }
@@ -240,6 +249,7 @@ impl Connector {
             }
             io::ErrorKind::PermissionDenied => "the system does not permit it",
             io::ErrorKind::TimedOut => "no answer in time; is the address right, and reachable?",
+            _ if is_trouble(&error) => "TLS cannot be set up",
             _ => "the system reports an error",
         };
         self.errors.push((None, connect_error(address.to_string(), reason, error)));

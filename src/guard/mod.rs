@@ -31,6 +31,8 @@ mod rhythm;
 mod seat;
 mod startup;
 mod stream;
+#[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
+mod tls;
 mod turn;
 mod witness;
 
@@ -51,6 +53,7 @@ use self::lease::LeaseTimes;
 use self::ledger::LedgerLimits;
 use self::rhythm::Rhythm;
 use self::seat::Watch;
+use self::tls::Tls;
 use self::turn::{Guard, Reading};
 use crate::clock::Time;
 use crate::config::{Config, Plan};
@@ -158,6 +161,10 @@ fn build(
         Ok(seed) => seed,
         Err(error) => return Ok(Err(error)),
     };
+    let tls = match Tls::new(&plan) {
+        Ok(tls) => tls,
+        Err(error) => return Ok(Err(error)),
+    };
     let poll = Poll::new()?;
     let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
     let registry = poll.registry().try_clone()?;
@@ -166,7 +173,7 @@ fn build(
     let config = &plan.config;
     let requests = config.max_requests;
     let slots = Slots::new(requests, config.max_locks, config.release_on_cancel);
-    let connector = Connector::new(Arc::clone(&plan), seed.rotate_left(16));
+    let connector = Connector::new(Arc::clone(&plan), tls, seed.rotate_left(16));
     let guard = Guard {
         core: Core::new(core_config(config), seed).with_server(connector.server()),
         stream: None,

@@ -2,10 +2,10 @@
 
 use zeroize::Zeroizing;
 
-use super::stream::Address;
-use crate::config::{AuthMethods, Config, Endpoint, Proxy};
+use super::stream::{Address, Stream};
+use crate::config::{AuthMethods, ChannelBinding, Config, Endpoint, Proxy};
 use crate::error::Error;
-use crate::proto::authentication::{Credentials, Methods};
+use crate::proto::authentication::{self, Channel, Credentials, Methods};
 use crate::proto::frontend::ProtocolVersion;
 use crate::proto::handshake::{LockSession, Purpose, Startup};
 use crate::proto::probe::{MARK_ENTROPY, Mark};
@@ -20,6 +20,7 @@ use crate::proto::settings::{SessionSettings, Transport};
 pub(crate) fn startup(
     config: &Config,
     endpoint: &Endpoint,
+    stream: &Stream,
     version: ProtocolVersion,
     purpose: Purpose,
 ) -> Result<Startup, Error> {
@@ -35,6 +36,15 @@ pub(crate) fn startup(
             iterations: IterationLimits {
                 min: *config.scram_iterations.start(),
                 max: *config.scram_iterations.end(),
+            },
+            channel: Channel {
+                is_tls: stream.is_tls(),
+                end_point: stream.end_point(),
+                binding: match config.ssl.channel_binding {
+                    ChannelBinding::Disable => authentication::ChannelBinding::Disable,
+                    ChannelBinding::Prefer => authentication::ChannelBinding::Prefer,
+                    ChannelBinding::Require => authentication::ChannelBinding::Require,
+                },
             },
         },
         database: config.database().to_owned(),

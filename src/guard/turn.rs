@@ -12,7 +12,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, channel};
 use mio::{Registry, Token, Waker};
 
 use super::Shared;
-use super::connect::{Connection, Connector};
+use super::connect::{Connection, Connector, connect_error};
 use super::core::{Attempt, Change, Core};
 use super::holds::Holds;
 use super::startup::{locks, startup};
@@ -77,6 +77,9 @@ pub(crate) const CONNECTION: Token = Token(0);
 
 /// A turn reads no more than this, so that a flood cannot keep the deadlines from being noticed.
 const READ_MAX: usize = 64 * 1024;
+
+/// Why a connection is given up at once.
+const UNTAKEN_OPTION: &str = "the system does not take an option of the socket";
 
 /// How many addresses are remembered; beyond that, a witness is heard once more.
 const WITNESSED_MAX: usize = 64;
@@ -270,8 +273,10 @@ impl Guard {
     /// Starts a session on a connection that stands.
     fn start(&mut self, shared: &Shared, now: Time, connection: Connection) -> Result<(), Error> {
         let Connection { stream, endpoint, address, give_up_at } = connection;
-        let _ = stream.set_nodelay();
         let config = &self.plan.config;
+        stream
+            .set_options(&config.socket)
+            .map_err(|error| connect_error(address.to_string(), UNTAKEN_OPTION, error))?;
         // The one that was asked for the newer version in vain is asked for the older one.
         let again = self.peer.take().filter(|peer| peer.address == address);
         let version = match again {
@@ -290,7 +295,7 @@ impl Guard {
         };
         let witness = config.witness && !self.witnessed.contains(&address);
         let purpose = locks(config, &address, witness)?;
-        let startup = startup(config, &self.plan.endpoints[endpoint], version, purpose)?;
+        let startup = startup(config, &self.plan.endpoints[endpoint], &stream, version, purpose)?;
         self.peer = Some(Peer { endpoint, address, version });
         self.stream = Some(stream);
         let settler = &mut self.holds.settler(shared);
@@ -304,7 +309,8 @@ impl Guard {
         let Some(Peer { endpoint, address, version }) = self.peer.clone() else { return };
         let deadline = self.core.connect_deadline();
         let plan = Arc::clone(&self.plan);
-        let witness = Witness { plan, endpoint, address, version, question, deadline };
+        let tls = self.connector.tls().cloned();
+        let witness = Witness { plan, tls, endpoint, address, version, question, deadline };
         // Without a thread there is no witness, which the turn notices.
         self.witness = Some(witness.ask(Arc::clone(&self.waker)).unwrap_or_else(|_| channel().1));
     }

@@ -14,6 +14,7 @@ use super::connect::connect_error;
 use super::convert;
 use super::startup::startup;
 use super::stream::{Address, Input, Stream};
+use super::tls::Tls;
 use crate::clock::Time;
 use crate::config::Plan;
 use crate::error::Error;
@@ -26,6 +27,7 @@ use crate::proto::session::{Event, Session, SessionLimits};
 #[derive(Debug)]
 pub(crate) struct Witness {
     pub(crate) plan: Arc<Plan>,
+    pub(crate) tls: Option<Arc<Tls>>,
     /// The index of the endpoint in the plan.
     pub(crate) endpoint: usize,
     pub(crate) address: Address,
@@ -63,7 +65,7 @@ impl Witness {
         let mut stream = self.connect(&mut poll, &mut events)?;
         let endpoint = &self.plan.endpoints[self.endpoint];
         let purpose = Purpose::Testimony(self.question);
-        let startup = startup(&self.plan.config, endpoint, self.version, purpose)?;
+        let startup = startup(&self.plan.config, endpoint, &stream, self.version, purpose)?;
         let mut session = Session::new(startup, SessionLimits::DEFAULT).map_err(convert::error)?;
         loop {
             while session.is_deriving() {
@@ -93,12 +95,13 @@ impl Witness {
 
     fn connect(&self, poll: &mut Poll, events: &mut Events) -> Result<Stream, Error> {
         let refused = |error| self.broken("no connection", error);
-        let stream =
-            Stream::connect(&self.address, poll.registry(), CONNECTION).map_err(refused)?;
+        let tls = self.tls.as_deref().map(|tls| (tls, self.endpoint));
+        let mut stream =
+            Stream::connect(&self.address, tls, poll.registry(), CONNECTION).map_err(refused)?;
         while !stream.is_connected().map_err(refused)? {
             self.sleep(poll, events)?;
         }
-        let _ = stream.set_nodelay();
+        stream.set_options(&self.plan.config.socket).map_err(refused)?;
         Ok(stream)
     }
 

@@ -4,7 +4,8 @@
 //! The server chooses the method, and the configuration says which ones it may choose; nothing of
 //! the password is used for any other. A whitelist: each state takes the messages of the table and
 //! nothing else. AuthenticationOk is good only with a proof in hand that an allowed exchange took
-//! place. [`Handshake`](super::handshake::Handshake) drives it.
+//! place, and that it was bound to the TLS channel where that is demanded.
+//! [`Handshake`](super::handshake::Handshake) drives it.
 //!
 //! | state | takes | then |
 //! |---|---|---|
@@ -23,7 +24,9 @@ use super::fault::{AuthFault, Fault, Violation};
 use super::fields::split_string;
 use super::frontend;
 use super::md5::md5_password;
-use super::scram::{IterationLimits, NONCE_ENTROPY, ScramClient, ServerVerified};
+use super::scram::{
+    Binding, IterationLimits, MECHANISM, NONCE_ENTROPY, PLUS_MECHANISM, ScramClient, ServerVerified,
+};
 
 /// Who we are, and how the server may find out. Made afresh for every connection.
 pub struct Credentials {
@@ -37,6 +40,31 @@ pub struct Credentials {
     pub entropy: [u8; NONCE_ENTROPY],
     /// How many SCRAM iterations are accepted.
     pub iterations: IterationLimits,
+    /// What the exchange may, or has to, be bound to.
+    pub channel: Channel,
+}
+
+/// What the exchange runs through, and whether it is to be bound to that.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Channel {
+    /// Whether it is TLS.
+    pub is_tls: bool,
+    /// The hash of the server's certificate (`tls-server-end-point`), where it is defined.
+    pub end_point: Option<Vec<u8>>,
+    /// Whether to bind.
+    pub binding: ChannelBinding,
+}
+
+/// Whether SCRAM is bound to the TLS channel, as libpq's `channel_binding` has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ChannelBinding {
+    /// Never.
+    Disable,
+    /// When both sides can.
+    #[default]
+    Prefer,
+    /// Or the exchange fails. No method but SCRAM can then be used.
+    Require,
 }
 
 /// Which authentication methods the configuration allows, as libpq's `require_auth` names them.
@@ -65,7 +93,6 @@ enum State {
     SaslContinue(Box<ScramClient>),
     Deriving(Box<ScramClient>),
     SaslFinal(Box<ScramClient>),
-    #[expect(dead_code, reason = "the proof is never read: that it exists is what it says")]
     AwaitOk(Authenticated),
     Done,
 }
@@ -123,7 +150,10 @@ impl Authenticator {
                 let proof = scram.server_final(body).map_err(AuthFault::from)?;
                 State::AwaitOk(Authenticated::Scram(proof))
             }
-            (State::AwaitOk(_), Authentication::Ok) => State::Done,
+            (State::AwaitOk(proof), Authentication::Ok) => {
+                self.check_binding(&proof)?;
+                State::Done
+            }
             (state, message) => {
                 self.state = state;
                 return Err(self.unexpected(message));
@@ -163,6 +193,20 @@ impl Authenticator {
         Ok(())
     }
 
+    /// The last look, at what took place rather than at what was meant to.
+    fn check_binding(&self, proof: &Authenticated) -> Result<(), AuthFault> {
+        let is_bound = match proof {
+            Authenticated::PasswordSent => false,
+            Authenticated::Scram(verified) => verified.is_bound(),
+        };
+        match self.credentials.channel.binding {
+            ChannelBinding::Require if !is_bound => {
+                Err(AuthFault::Unbound("an exchange that was not bound"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Answers an authentication request, if the configuration allows its method.
     fn handle_request(
         &self,
@@ -176,6 +220,7 @@ impl Authenticator {
             _ if self.credentials.password.is_none() => Err(AuthFault::NoPassword),
             _ => Err(AuthFault::Refused { asked, allowed: methods.to_string().into() }),
         };
+        self.credentials.channel.check(request)?;
         let full = |Full| Fault::Internal("an authentication response does not fit its buffer");
         match request {
             Authentication::Ok => {
@@ -197,11 +242,11 @@ impl Authenticator {
             }
             Authentication::Sasl(mechanisms) => {
                 permit(methods.scram_sha_256, "scram-sha-256")?;
-                choose_mechanism(mechanisms)?;
                 let credentials = &self.credentials;
-                let scram =
-                    ScramClient::new(self.password()?, credentials.entropy, credentials.iterations);
-                frontend::sasl_initial_response(out, MECHANISM, scram.client_first())
+                let binding = credentials.channel.choose(Mechanisms::parse(mechanisms)?)?;
+                let Credentials { entropy, iterations, .. } = *credentials;
+                let scram = ScramClient::new(self.password()?, entropy, iterations, binding);
+                frontend::sasl_initial_response(out, scram.mechanism(), scram.client_first())
                     .map_err(full)?;
                 Ok(State::SaslContinue(Box::new(scram)))
             }
@@ -230,26 +275,76 @@ impl Authenticator {
 /// Where an exchange is that has not begun.
 const UNTOUCHED: &str = "before an authentication request";
 
-/// The mechanism that we speak (manual: sasl-authentication).
-const MECHANISM: &str = "SCRAM-SHA-256";
+/// Which of our mechanisms a server offers.
+#[derive(Debug, Clone, Copy, Default)]
+struct Mechanisms {
+    scram: bool,
+    scram_plus: bool,
+}
 
-/// Looks for our mechanism in a list of NUL-terminated names that ends with an empty one.
-fn choose_mechanism(list: &[u8]) -> Result<(), Fault> {
-    let malformed = |what| Violation::Malformed { message: "AuthenticationSASL", what };
-    let mut found = false;
-    let mut rest = list;
-    loop {
-        let (name, after) = split_string(rest).ok_or_else(|| malformed("the list has no end"))?;
-        if name.is_empty() {
-            if !after.is_empty() {
-                return Err(malformed("bytes after the end of the list").into());
+impl Mechanisms {
+    /// Reads a list of NUL-terminated names that ends with an empty one.
+    fn parse(list: &[u8]) -> Result<Self, Violation> {
+        let malformed = |what| Violation::Malformed { message: "AuthenticationSASL", what };
+        let mut found = Self::default();
+        let mut rest = list;
+        loop {
+            let (name, after) =
+                split_string(rest).ok_or_else(|| malformed("the list has no end"))?;
+            if name.is_empty() {
+                return match after {
+                    [] => Ok(found),
+                    _ => Err(malformed("bytes after the end of the list")),
+                };
             }
-            break;
+            found.scram |= name == MECHANISM.as_bytes();
+            found.scram_plus |= name == PLUS_MECHANISM.as_bytes();
+            rest = after;
         }
-        found |= name == MECHANISM.as_bytes();
-        rest = after;
     }
-    if found { Ok(()) } else { Err(AuthFault::Unsupported("SASL other than SCRAM-SHA-256").into()) }
+}
+
+impl Channel {
+    /// Refuses what cannot be bound where it has to be, before anything is answered.
+    fn check(&self, request: &Authentication<'_>) -> Result<(), AuthFault> {
+        if self.binding != ChannelBinding::Require {
+            return Ok(());
+        }
+        match request {
+            Authentication::Ok => Err(AuthFault::Unbound("no authentication")),
+            Authentication::CleartextPassword => Err(AuthFault::Unbound("password authentication")),
+            Authentication::Md5Password(_) => Err(AuthFault::Unbound("md5 authentication")),
+            Authentication::Sasl(_) if !self.is_tls => Err(AuthFault::BindingWithoutTls),
+            Authentication::Sasl(_) if self.end_point.is_none() => Err(AuthFault::NoEndPoint),
+            _ => Ok(()),
+        }
+    }
+
+    /// Chooses between what is offered and what we can.
+    ///
+    /// With TLS, a server offers SCRAM-SHA-256-PLUS first and SCRAM-SHA-256 after it. As in libpq,
+    /// the one with PLUS is an alarm where there is no TLS: it was taken off on the way.
+    fn choose(&self, offered: Mechanisms) -> Result<Binding, AuthFault> {
+        if offered.scram_plus && !self.is_tls {
+            return Err(AuthFault::PlusWithoutTls);
+        }
+        let end_point = self.end_point.as_ref().filter(|_| self.is_tls);
+        match (self.binding, end_point) {
+            (ChannelBinding::Require, _) if !offered.scram_plus => {
+                Err(AuthFault::Unbound("SCRAM-SHA-256 without channel binding"))
+            }
+            (ChannelBinding::Prefer | ChannelBinding::Require, Some(hash))
+                if offered.scram_plus =>
+            {
+                Ok(Binding::EndPoint(hash.clone()))
+            }
+            // Never reached: `check` has seen to it. But no path may lead on from here.
+            (ChannelBinding::Require, _) => Err(AuthFault::NoEndPoint),
+            _ if !offered.scram => Err(AuthFault::Unsupported("SASL other than SCRAM-SHA-256")),
+            (ChannelBinding::Prefer, Some(_)) => Ok(Binding::NotOffered),
+            _ => Ok(Binding::None),
+        }
+    }
 }
 
 impl std::fmt::Display for Methods {
@@ -276,6 +371,7 @@ impl std::fmt::Debug for Credentials {
         f.debug_struct("Credentials")
             .field("user", &self.user)
             .field("methods", &self.methods)
+            .field("channel_binding", &self.channel.binding)
             .finish_non_exhaustive()
     }
 }

@@ -104,6 +104,31 @@ pub enum AuthFault {
          password= in the connection string)"
     )]
     NoPassword,
+    /// The server asked for what cannot be bound to the TLS channel.
+    #[error(
+        "channel_binding=require, but the server asks for {0}: it may be an impostor; change the \
+         server's pg_hba.conf to scram-sha-256, and the role's password to be kept so"
+    )]
+    Unbound(&'static str),
+    /// There is no TLS channel to bind to.
+    #[error(
+        "channel_binding=require, but the connection has no TLS; set sslmode=verify-full, or \
+         connect over TCP instead of a Unix-domain socket"
+    )]
+    BindingWithoutTls,
+    /// The hash of the server's certificate is not defined.
+    #[error(
+        "channel_binding=require, but the server's certificate is signed with an algorithm for \
+         which RFC 5929 defines no hash (Ed25519, RSA-PSS); give the server one signed with ECDSA \
+         or RSA (PKCS#1)"
+    )]
+    NoEndPoint,
+    /// A server that has TLS, at the end of a connection that has none.
+    #[error(
+        "the server offers SCRAM-SHA-256-PLUS, which needs TLS, on a connection without: somebody \
+         may have taken TLS off on the way; check what is between this program and the server"
+    )]
+    PlusWithoutTls,
     /// The SCRAM exchange failed.
     #[error(transparent)]
     Scram(#[from] ScramError),

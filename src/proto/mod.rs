@@ -38,6 +38,8 @@ pub mod authentication;
 pub mod backend;
 pub mod budget;
 pub mod buffer;
+#[cfg(feature = "tls")]
+pub mod end_point;
 pub mod fault;
 pub mod fields;
 pub mod frontend;

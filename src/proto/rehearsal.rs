@@ -3,7 +3,7 @@
 //! them, so that they cannot drift apart.
 #![allow(clippy::expect_used, clippy::missing_panics_doc, reason = "only tests use it")]
 
-use super::authentication::{Credentials, Methods};
+use super::authentication::{Channel, Credentials, Methods};
 use super::frontend::ProtocolVersion;
 use super::handshake::{LockSession, Purpose, STATEMENTS, Startup};
 use super::probe::{MARK_ENTROPY, Mark};
@@ -67,6 +67,7 @@ pub fn startup(methods: Methods) -> Startup {
             methods,
             entropy: [0; NONCE_ENTROPY],
             iterations: IterationLimits::DEFAULT,
+            channel: Channel::default(),
         },
         database: "prod".into(),
         application_name: "distlock".into(),

@@ -89,6 +89,8 @@ pub(crate) fn notice() -> Vec<u8> {
 #[derive(Debug)]
 pub(crate) struct ScramServer {
     pub(crate) server_first: String,
+    /// The value of `c=`, in base64: what the exchange is bound to.
+    binding: String,
     salted: [u8; 32],
 }
 
@@ -104,7 +106,13 @@ impl ScramServer {
             round = hmac(password.as_bytes(), &[&round]);
             salted = xor(salted, round);
         }
-        Self { server_first, salted }
+        Self { server_first, binding: "biws".into(), salted }
+    }
+
+    /// One whose client sends this header, and is bound to this.
+    pub(crate) fn bound_to(mut self, header: &str, data: &[u8]) -> Self {
+        self.binding = STANDARD.encode([header.as_bytes(), data].concat());
+        self
     }
 
     /// AuthenticationSASLContinue.
@@ -123,12 +131,12 @@ impl ScramServer {
         let client_key = hmac(&self.salted, &[b"Client Key"]);
         let stored_key: [u8; 32] = Sha256::digest(client_key).into();
         let proof = xor(client_key, hmac(&stored_key, &[self.signed().as_bytes()]));
-        format!("c=biws,r={NONCE}theirs,p={}", STANDARD.encode(proof))
+        format!("c={},r={NONCE}theirs,p={}", self.binding, STANDARD.encode(proof))
     }
 
     /// `AuthMessage` of RFC 5802 section 3.
     fn signed(&self) -> String {
-        format!("n=,r={NONCE},{},c=biws,r={NONCE}theirs", self.server_first)
+        format!("n=,r={NONCE},{},c={},r={NONCE}theirs", self.server_first, self.binding)
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use distlock::proto::authentication::{Credentials, Methods};
+use distlock::proto::authentication::{Channel, Credentials, Methods};
 use distlock::proto::fault::Fault;
 use distlock::proto::handshake::{LockSession, Purpose, Startup};
 use distlock::proto::probe::Question;
@@ -48,6 +48,7 @@ enum Turn {
 pub(crate) struct Script {
     methods: Methods,
     iterations: IterationLimits,
+    channel: Channel,
     role: Role,
     turns: Vec<Turn>,
 }
@@ -74,7 +75,13 @@ impl Script {
     pub(crate) fn new(methods: Methods) -> Self {
         // Any count above zero, so that the tests need not compute for long.
         let iterations = IterationLimits { min: 1, max: 4_096 };
-        Self { methods, iterations, role: Role::Locks, turns: Vec::new() }
+        let channel = Channel::default();
+        Self { methods, iterations, channel, role: Role::Locks, turns: Vec::new() }
+    }
+
+    /// What the session runs through, and whether it is to be bound to that.
+    pub(crate) fn through(self, channel: Channel) -> Self {
+        Self { channel, ..self }
     }
 
     /// The session has to wait for a witness.
@@ -160,7 +167,8 @@ impl Script {
                 Purpose::Testimony(Question { process_id: rehearsal::PID, key: rehearsal::KEY })
             }
         };
-        let startup = Startup { purpose, ..startup(self.methods, self.iterations) };
+        let mut startup = Startup { purpose, ..startup(self.methods, self.iterations) };
+        startup.credentials.channel = self.channel.clone();
         let mut session = Session::new(startup, SessionLimits::DEFAULT).expect("a short start");
         let mut outcome = Outcome { events: Vec::new(), sent: Vec::new(), fault: None };
         collect(&mut session, &mut outcome);

@@ -11,7 +11,13 @@
     reason = "a test that cannot go on has failed"
 )]
 
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::{Digest as _, Sha256};
+
+use super::keys::{BLOCK, xor};
 use super::*;
+
+mod plus;
 
 /// Takes every count, so that the tests need not run thousands of rounds.
 const ANY: IterationLimits = IterationLimits { min: 1, max: u32::MAX };
@@ -28,11 +34,15 @@ const RFC_CLIENT_FINAL: &str = "c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxF
 const RFC_SERVER_FINAL: &str = "v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=";
 
 fn client(password: &str, limits: IterationLimits) -> ScramClient {
-    ScramClient::new(password, [0; NONCE_ENTROPY], limits)
+    ScramClient::new(password, [0; NONCE_ENTROPY], limits, Binding::None)
+}
+
+fn rfc_client_with(limits: IterationLimits) -> ScramClient {
+    ScramClient::with_nonce("user", RFC_NONCE.into(), "pencil", limits, Binding::None)
 }
 
 fn rfc_client() -> ScramClient {
-    ScramClient::with_nonce("user", RFC_NONCE.into(), "pencil", IterationLimits::DEFAULT)
+    rfc_client_with(IterationLimits::DEFAULT)
 }
 
 /// A client that waits for the server's signature; it made its proof with one round.
@@ -68,7 +78,7 @@ impl Server {
             round = hmac(self.password, &round);
             xor(&mut salted, &round);
         }
-        let bare = std::str::from_utf8(client_first).unwrap().strip_prefix("n,,").unwrap();
+        let bare = std::str::from_utf8(client_first).unwrap().splitn(3, ',').nth(2).unwrap();
         let client_final = std::str::from_utf8(client_final).unwrap();
         let (without_proof, proof) = client_final.rsplit_once(",p=").unwrap();
         let auth_message = format!("{bare},{},{without_proof}", self.server_first);
@@ -127,7 +137,7 @@ fn the_proof_is_that_of_an_independent_implementation() {
 #[test]
 fn the_first_message_is_the_header_no_user_name_and_the_entropy() {
     assert_eq!(client("pencil", ANY).client_first(), format!("n,,n=,r={NONCE}").as_bytes());
-    let other = ScramClient::new("pencil", [0xff; NONCE_ENTROPY], ANY);
+    let other = ScramClient::new("pencil", [0xff; NONCE_ENTROPY], ANY, Binding::None);
     assert_eq!(other.client_first(), b"n,,n=,r=////////////////////////");
 }
 
@@ -332,7 +342,7 @@ fn every_truncation_of_the_servers_messages_is_rejected_or_changes_the_exchange(
         // A shorter count is still a number, and then out of the limits.
         assert!(client.server_first(&RFC_SERVER_FIRST.as_bytes()[..end]).is_err(), "{end}");
     }
-    let mut client = ScramClient::with_nonce("user", RFC_NONCE.into(), "pencil", ANY);
+    let mut client = rfc_client_with(ANY);
     let shorter = RFC_SERVER_FIRST.strip_suffix('6').unwrap();
     client.server_first(shorter.as_bytes()).unwrap();
     assert!(client.derive(409));
