@@ -149,7 +149,7 @@ fn generated_password_files_give_the_password_that_libpq_finds() {
         _ => "/run/elsewhere",
     };
     let mut dice = Dice::new(0x5eed_0003);
-    let rows: Vec<_> = (0..2000)
+    let rows: Vec<_> = (0..4000)
         .map(|index| {
             let (text, login) = dice.passfile(directory);
             let path = folder.file(&format!("{index}"), &text);

@@ -286,7 +286,11 @@ impl Dice {
                     _ => field.replace('\\', "\\\\").replace(':', "\\:"),
                 };
                 text.push_str(&field);
-                text.push_str(if self.once_in(40) { "" } else { ":" });
+                text.push_str(match self.below(40) {
+                    0 => "",
+                    1 => "\\:",
+                    _ => ":",
+                });
             }
             text.push_str(
                 self.pick(&["pw", "p\\:w", "p:w", "p\\\\w", "p\\w", "", "p w ", "\\", "*"]),
