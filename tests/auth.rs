@@ -94,10 +94,20 @@ fn every_method_works_over_tcp_and_over_the_socket_when_it_is_allowed() {
         works(config.clone().user("scram").password(SECRET));
         let config = config.password(SECRET);
         works(config.clone().user("md5role").require_auth(AuthMethods::MD5));
-        works(config.clone().user("clear").require_auth(AuthMethods::PASSWORD));
         works(config.clone().user("truster").require_auth(AuthMethods::NONE));
         works(config.user("scram").require_auth(AuthMethods::MD5 | AuthMethods::SCRAM_SHA_256));
     }
+}
+
+#[test]
+fn a_password_in_clear_is_not_even_configured_without_a_verified_server() {
+    let cluster = cluster();
+    let [tcp, _] = ways(&cluster);
+    let refused =
+        Manager::connect(tcp.password(SECRET).user("clear").require_auth(AuthMethods::PASSWORD));
+    let error = refused.expect_err("a configuration that cannot be used");
+    assert!(error.is_config() && error.to_string().contains("verify-full"), "{error}");
+    assert!(!cluster.log().contains("clear"), "nothing was sent: {}", cluster.log());
 }
 
 #[test]
@@ -144,11 +154,9 @@ fn a_wrong_password_and_an_unknown_role_are_told_as_the_server_told_them() {
     let cluster = cluster();
     for config in ways(&cluster) {
         let wrong = config.clone().password(format!("{SECRET}!"));
-        for (role, methods) in [
-            ("scram", AuthMethods::SCRAM_SHA_256),
-            ("md5role", AuthMethods::MD5),
-            ("clear", AuthMethods::PASSWORD),
-        ] {
+        for (role, methods) in
+            [("scram", AuthMethods::SCRAM_SHA_256), ("md5role", AuthMethods::MD5)]
+        {
             let error = fails(wrong.clone().user(role).require_auth(methods));
             assert!(error.is_auth() && !error.is_unavailable(), "{error}");
             assert_eq!(sqlstate(&error).as_deref(), Some("28P01"), "{error}");
