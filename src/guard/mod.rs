@@ -181,7 +181,7 @@ fn build(
         connector,
         peer: None,
         witness: None,
-        witnessed: Vec::with_capacity(1),
+        known: Vec::with_capacity(1),
         registry,
         waker: Arc::clone(&waker),
         lot: slots.lot(),

@@ -38,8 +38,9 @@ pub(crate) struct Guard {
     pub(crate) peer: Option<Peer>,
     /// The witness that is being heard.
     pub(crate) witness: Option<Receiver<Result<(), Error>>>,
-    /// The addresses whose witnesses were content.
-    pub(crate) witnessed: Vec<Address>,
+    /// With whom there was a session before: no witness has to be heard again, and nobody is asked
+    /// again for a protocol version that it does not speak.
+    pub(crate) known: Vec<Peer>,
     pub(crate) registry: Registry,
     pub(crate) waker: Arc<Waker>,
     pub(crate) plan: Arc<Plan>,
@@ -81,8 +82,8 @@ const READ_MAX: usize = 64 * 1024;
 /// Why a connection is given up at once.
 const UNTAKEN_OPTION: &str = "the system does not take an option of the socket";
 
-/// How many addresses are remembered; beyond that, a witness is heard once more.
-const WITNESSED_MAX: usize = 64;
+/// How many peers are remembered; the others are strangers each time.
+const KNOWN_MAX: usize = 64;
 
 impl Guard {
     pub(crate) fn turn(&mut self, shared: &Shared, now: Time, reading: Reading) {
@@ -277,9 +278,10 @@ impl Guard {
         stream
             .set_options(&config.socket)
             .map_err(|error| connect_error(address.to_string(), UNTAKEN_OPTION, error))?;
+        let known = self.known.iter().find(|peer| peer.address == address);
         // The one that was asked for the newer version in vain is asked for the older one.
         let again = self.peer.take().filter(|peer| peer.address == address);
-        let version = match again {
+        let version = match again.as_ref().or(known) {
             Some(peer) => peer.version,
             None if config.ask_3_2 => ProtocolVersion::V3_2,
             None => ProtocolVersion::V3_0,
@@ -293,7 +295,7 @@ impl Guard {
                 false => Time::NEVER,
             },
         };
-        let witness = config.witness && !self.witnessed.contains(&address);
+        let witness = config.witness && known.is_none();
         let purpose = locks(config, &address, witness)?;
         let startup = startup(config, &self.plan.endpoints[endpoint], &stream, version, purpose)?;
         self.peer = Some(Peer { endpoint, address, version });
@@ -327,11 +329,6 @@ impl Guard {
             }),
         };
         self.witness = None;
-        if let (Ok(()), Some(peer)) = (&testimony, &self.peer) {
-            if self.witnessed.len() < WITNESSED_MAX {
-                self.witnessed.push(peer.address.clone());
-            }
-        }
         let change = self.core.witnessed(now, testimony, &mut self.holds.settler(shared));
         self.apply(change, shared);
     }
@@ -370,6 +367,12 @@ impl Guard {
             Some(Change::Ready(greeting)) => {
                 let max_locks = self.plan.config.max_locks;
                 let warning = |lock_table| Warning::about_lock_table(max_locks, lock_table);
+                if let Some(peer) = &self.peer {
+                    let is_known = self.known.iter().any(|known| known.address == peer.address);
+                    if !is_known && self.known.len() < KNOWN_MAX {
+                        self.known.push(peer.clone());
+                    }
+                }
                 *shared.warning() = greeting.lock_table.and_then(warning);
                 if let Some(first) = self.first.take() {
                     let _ = first.try_send(Ok(()));

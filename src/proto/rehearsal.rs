@@ -50,8 +50,8 @@ pub const IDENTITY: [&str; 10] = [
 ];
 
 /// The row of the settings statement.
-pub const SETTINGS: [&str; 10] =
-    ["pg_catalog", "0", "0", "on", "2", "2", "5", "10000", "10s", "2s"];
+pub const SETTINGS: [&str; 11] =
+    ["pg_catalog", "0", "0", "on", "read committed", "2", "2", "5", "10000", "10s", "2s"];
 
 /// The row of the confirmation statement.
 pub const CONFIRMATION: [&str; 3] = ["4711", TOKEN, "1"];

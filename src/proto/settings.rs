@@ -46,6 +46,7 @@ macro_rules! base {
          pg_catalog.set_config('statement_timeout', '0', false), \
          pg_catalog.set_config('lock_timeout', '0', false), \
          pg_catalog.set_config('synchronous_commit', 'on', false), \
+         pg_catalog.set_config('default_transaction_isolation', 'read committed', false), \
          pg_catalog.set_config('tcp_keepalives_idle', $1, false), \
          pg_catalog.set_config('tcp_keepalives_interval', $2, false), \
          pg_catalog.set_config('tcp_keepalives_count', $3, false)"
@@ -85,11 +86,13 @@ pub fn major_version(value: &[u8]) -> Result<u32, Unsuitable> {
 }
 
 /// The names of the settings, in the order of the columns.
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 11] = [
     "search_path",
     "statement_timeout",
     "lock_timeout",
     "synchronous_commit",
+    // A role may have `serializable`, and with `deferrable` each statement would wait for others'.
+    "default_transaction_isolation",
     "tcp_keepalives_idle",
     "tcp_keepalives_interval",
     "tcp_keepalives_count",
@@ -147,11 +150,11 @@ impl SessionSettings {
                 }));
             }
         }
-        // Seven, eight or ten by version: the caller has compared the column count.
-        if seen < 7 { Err(malformed) } else { Ok(Ok(())) }
+        // Eight, nine or eleven by version: the caller has compared the column count.
+        if seen < 8 { Err(malformed) } else { Ok(Ok(())) }
     }
 
-    fn wanted(&self) -> [Wanted; 10] {
+    fn wanted(&self) -> [Wanted; 11] {
         let tcp = |value| match self.transport {
             Transport::Tcp => Wanted::Number(value),
             Transport::Unix => Wanted::Number(0),
@@ -162,6 +165,7 @@ impl SessionSettings {
             Wanted::Number(0),
             Wanted::Number(0),
             Wanted::Word("on"),
+            Wanted::Word("read committed"),
             tcp(self.tcp_keepalives_idle_s),
             tcp(self.tcp_keepalives_interval_s),
             tcp(self.tcp_keepalives_count),
@@ -175,9 +179,9 @@ impl SessionSettings {
 /// How many columns the read-back has for a server of this major version.
 pub fn columns(major: u32) -> u16 {
     match major {
-        ..12 => 7,
-        12..14 => 8,
-        14.. => 10,
+        ..12 => 8,
+        12..14 => 9,
+        14.. => 11,
     }
 }
 
@@ -241,7 +245,8 @@ mod tests {
     };
 
     /// What PostgreSQL 15.18 returned over TCP.
-    const ROW: [&str; 10] = ["pg_catalog", "0", "0", "on", "2", "2", "5", "10000", "10s", "2s"];
+    const ROW: [&str; 11] =
+        ["pg_catalog", "0", "0", "on", "read committed", "2", "2", "5", "10000", "10s", "2s"];
 
     fn check(
         settings: &SessionSettings,
@@ -253,8 +258,8 @@ mod tests {
     #[test]
     fn the_read_back_of_a_server_is_accepted() {
         assert_eq!(check(&SETTINGS, &ROW), Ok(Ok(())));
+        assert_eq!(check(&SETTINGS, &ROW[..9]), Ok(Ok(())));
         assert_eq!(check(&SETTINGS, &ROW[..8]), Ok(Ok(())));
-        assert_eq!(check(&SETTINGS, &ROW[..7]), Ok(Ok(())));
     }
 
     #[test]
@@ -272,7 +277,7 @@ mod tests {
 
     #[test]
     fn a_row_of_something_else_is_a_violation() {
-        for row in [&[][..], &ROW[..1], &ROW[..6]] {
+        for row in [&[][..], &ROW[..1], &ROW[..7]] {
             assert!(check(&SETTINGS, row).is_err(), "{row:?}");
         }
     }
@@ -281,7 +286,7 @@ mod tests {
     fn over_a_unix_socket_the_tcp_settings_read_zero() {
         let unix = SessionSettings { transport: Transport::Unix, ..SETTINGS };
         let mut row = ROW;
-        row[4..8].fill("0");
+        row[5..9].fill("0");
         assert_eq!(check(&unix, &row), Ok(Ok(())));
         assert!(matches!(check(&unix, &ROW), Ok(Err(Unsuitable::Setting { .. }))));
     }
@@ -291,9 +296,9 @@ mod tests {
         let proxy = SessionSettings { transport: Transport::Unknown, ..SETTINGS };
         let mut row = ROW;
         assert_eq!(check(&proxy, &row), Ok(Ok(())));
-        row[4..8].fill("0");
+        row[5..9].fill("0");
         assert_eq!(check(&proxy, &row), Ok(Ok(())));
-        row[4] = "7200";
+        row[5] = "7200";
         assert!(matches!(check(&proxy, &row), Ok(Err(Unsuitable::Setting { .. }))));
     }
 

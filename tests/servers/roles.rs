@@ -81,6 +81,24 @@ fn the_settings_of_a_session_are_ours_whatever_the_role_has() {
 }
 
 #[test]
+fn a_role_whose_transactions_would_wait_for_others_locks_at_once() {
+    // Serializable, read-only and deferrable: each statement would wait for a safe snapshot, and
+    // there is none while somebody else writes.
+    let cluster = cluster(
+        "ALTER ROLE app SET default_transaction_isolation = serializable;
+         ALTER ROLE app SET default_transaction_read_only = on;
+         ALTER ROLE app SET default_transaction_deferrable = on;
+         CREATE TABLE written (n int)",
+    );
+    let manager = connect(as_app(&cluster));
+    let mut writer = cluster.sql();
+    writer.query("BEGIN ISOLATION LEVEL SERIALIZABLE");
+    writer.query("INSERT INTO written VALUES (1)");
+    lock(&manager, 1).unlock().expect("it was held");
+    writer.query("COMMIT");
+}
+
+#[test]
 fn a_search_path_with_functions_of_the_same_names_changes_nothing() {
     let cluster = cluster("CREATE SCHEMA evil; GRANT USAGE ON SCHEMA evil TO PUBLIC");
     let mut sql = cluster.sql();
