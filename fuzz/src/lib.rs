@@ -1,15 +1,17 @@
 //! What the fuzz targets share: how their inputs are read, the fixed Startup, backend messages, and
-//! a SCRAM server of their own. Used by `fuzz_targets/` and by the seed recorder; it knows nothing
-//! of libFuzzer, so that the recorder builds without it.
+//! second readers and a SCRAM server to compare the library with. Used by `fuzz_targets/` and by
+//! the programs that make the seeds; it knows nothing of libFuzzer, so that they build without it.
 #![forbid(unsafe_code)]
 
+pub mod frontend;
+pub mod reference;
 pub mod scram;
 
 use std::fmt::Display;
 
+use distlock::proto::authentication::{Credentials, Methods};
 use distlock::proto::fault::Fault;
 use distlock::proto::frontend::KeyParameters;
-use distlock::proto::authentication::{Credentials, Methods};
 use distlock::proto::handshake::Startup;
 use distlock::proto::rehearsal;
 use distlock::proto::scram::{IterationLimits, NONCE_ENTROPY};
@@ -42,6 +44,22 @@ impl<'a> Input<'a> {
     /// The next two bytes.
     pub fn u16(&mut self) -> u16 {
         u16::from_le_bytes([self.u8(), self.u8()])
+    }
+
+    /// The next four bytes.
+    pub fn i32(&mut self) -> i32 {
+        i32::from(self.u16() as i16) << 16 | i32::from(self.u16())
+    }
+
+    /// The next bytes, so many as the byte before them says.
+    pub fn counted(&mut self) -> &'a [u8] {
+        let count = usize::from(self.u8());
+        self.bytes(count)
+    }
+
+    /// As [`Self::counted`], as text: what is not UTF-8 is replaced.
+    pub fn text(&mut self) -> String {
+        String::from_utf8_lossy(self.counted()).into_owned()
     }
 
     /// The next bytes, fewer than asked for at the end.

@@ -3,6 +3,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use distlock::proto::scram::IterationLimits;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::{Digest as _, Sha256};
 
@@ -58,4 +59,61 @@ fn xor(mut a: [u8; 32], b: [u8; 32]) -> [u8; 32] {
         *a ^= b;
     }
     a
+}
+
+/// A server-first-message that a client has to take (RFC 5802 section 7; the limits are those of
+/// `proto_notes.md`, section 7).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerFirst {
+    /// The client's nonce and the server's.
+    pub nonce: String,
+    /// The salt.
+    pub salt: Vec<u8>,
+    /// The iteration count.
+    pub iterations: u32,
+}
+
+impl ServerFirst {
+    /// Reads one; `None` for whatever a client has to refuse.
+    pub fn read(message: &[u8], ours: &str, limits: IterationLimits) -> Option<Self> {
+        let text = std::str::from_utf8(message).ok()?;
+        let [nonce, salt, iterations] = text.split(',').collect::<Vec<_>>()[..] else {
+            return None;
+        };
+        let nonce = nonce.strip_prefix("r=")?.to_owned();
+        let salt = STANDARD.decode(salt.strip_prefix("s=")?).ok()?;
+        let iterations: u32 = iterations.strip_prefix("i=")?.parse().ok()?;
+        let first = Self { nonce, salt, iterations };
+        let is_good = first.nonce.starts_with(ours)
+            && (ours.len() + 1..=256).contains(&first.nonce.len())
+            && first.nonce.bytes().all(|byte| (0x21..=0x7e).contains(&byte))
+            && (1..=1_024).contains(&first.salt.len())
+            && (limits.min.max(1)..=limits.max).contains(&iterations)
+            // Numbers and base64 have more than one spelling; only the plain one is right.
+            && first.text() == text;
+        is_good.then_some(first)
+    }
+
+    /// As it is sent.
+    pub fn text(&self) -> String {
+        format!("r={},s={},i={}", self.nonce, STANDARD.encode(&self.salt), self.iterations)
+    }
+
+    /// `AuthMessage` of RFC 5802 section 3, for a client that sends no user name and does no
+    /// channel binding, as ours.
+    pub fn auth_message(&self, ours: &str) -> String {
+        format!("n=,r={ours},{},{}", self.text(), self.without_proof())
+    }
+
+    /// `client-final-message-without-proof`.
+    pub fn without_proof(&self) -> String {
+        format!("c=biws,r={}", self.nonce)
+    }
+
+    /// The proof in a client-final-message, if all the rest of it is right.
+    pub fn proof(&self, client_final: &[u8]) -> Option<[u8; 32]> {
+        let text = std::str::from_utf8(client_final).ok()?;
+        let proof = text.strip_prefix(&self.without_proof())?.strip_prefix(",p=")?;
+        STANDARD.decode(proof).ok()?.try_into().ok()
+    }
 }

@@ -220,6 +220,8 @@ struct Seeds<'a> {
 impl Seeds<'_> {
     fn startup(&mut self, name: &str, bytes: &[u8]) {
         self.write("backend_decode", name, &[&[9, 0], bytes]);
+        self.write("reference", name, &[&[0], bytes]);
+        self.reports(name, bytes);
         // In one piece and in three lengths of pieces.
         self.write("split_invariance", name, &[&[ANY_METHOD, 3, 0, 6, 40], bytes]);
         self.write("session_ops", name, &[&[3], &Self::fed(bytes)]);
@@ -228,6 +230,8 @@ impl Seeds<'_> {
     fn ready(&mut self, name: &str, script: &[u8], bytes: &[u8]) {
         let count = u8::try_from(script.len()).expect("a short script");
         self.write("backend_decode", name, &[&[1, 0], bytes]);
+        self.write("reference", name, &[&[0x80, count], script, bytes]);
+        self.reports(name, bytes);
         self.write("split_invariance", name, &[&[0x80, count], script, &[2, 0, 9], bytes]);
         // The same calls, once with the server's bytes and once with those of the model server.
         let calls: Vec<u8> = script
@@ -238,6 +242,25 @@ impl Seeds<'_> {
         let replies: Vec<u8> = script.iter().flat_map(|op| [6, op.wrapping_mul(67), 7]).collect();
         let name = format!("{name}_model");
         self.write("session_ops", &name, &[&[0x87], &calls, &[9, 20], &replies, &[9, 255]]);
+    }
+
+    /// The bodies of its ErrorResponse and NoticeResponse messages.
+    fn reports(&mut self, name: &str, mut bytes: &[u8]) {
+        let mut number = 0;
+        while let [tag, a, b, c, d, ..] = bytes {
+            let size = u32::from_be_bytes([*a, *b, *c, *d]) as usize + 1;
+            let (message, later) = bytes.split_at(size.min(bytes.len()));
+            if let b'E' | b'N' = tag {
+                number += 1;
+                let flags = u8::from(*tag == b'N') << 1;
+                self.write(
+                    "error_fields",
+                    &format!("{name}_{number}"),
+                    &[&[flags, 9, 0], &message[5..]],
+                );
+            }
+            bytes = later;
+        }
     }
 
     /// As operations of `session_ops`: fed in pieces, with events, derivation and output after

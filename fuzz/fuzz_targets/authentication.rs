@@ -1,0 +1,160 @@
+//! Authentication under any messages in any order and any policy: each message is taken or refused
+//! as a simple model says, answered byte for byte as the manual has it, and a session gets to its
+//! statements only on a path that the policy allows; with SCRAM only behind the right signature.
+//! Of the password nothing is sent but what an allowed request asked for.
+//!
+//! Input: a byte for the policy, see `Policy::new`, then messages, see `server::say`.
+#![no_main]
+
+#[path = "authentication/model.rs"]
+mod model;
+#[path = "authentication/server.rs"]
+mod server;
+
+use distlock::proto::handshake::Startup;
+use distlock::proto::rehearsal::{self, PID, SETTINGS, row, text_row};
+use distlock::proto::session::{Event, Session, SessionLimits};
+use distlock_fuzz::reference::{Message, Outcome, Request, parse};
+use distlock_fuzz::{Input, Trace, check_text, startup};
+use libfuzzer_sys::fuzz_target;
+use md5::{Digest as _, Md5};
+use model::{Expected, LIMITS, Model, Policy};
+use zeroize::Zeroizing;
+
+/// The password. Nothing that we send looks like it by chance: no base64 has a `-`.
+const CANARY: &str = "canary-in-a-coal-mine";
+
+fuzz_target!(|data: &[u8]| {
+    let mut input = Input::new(data);
+    let policy = Policy::new(input.u8());
+    let mut session =
+        Session::new(startup_of(policy), SessionLimits::DEFAULT).expect("a StartupMessage");
+    session.sent(session.output().len());
+    let mut model = Model::new(policy);
+    let mut trace = Trace::default();
+    // Bounded, so that the budget of a session's start is not what ends it.
+    for _ in 0..64 {
+        if input.is_empty() {
+            break;
+        }
+        let bytes = server::say(&mut input, &model);
+        let before = trace.output.len();
+        trace.feed(&mut session, &bytes);
+        let expected = model.take(&parse(&bytes));
+        let said = &trace.output[before..];
+        check_secrets(&policy, &model, &session, &trace);
+        assert_eq!(trace.fault.is_none(), expected != Expected::Refusal, "{:?}", trace.fault);
+        match expected {
+            Expected::Refusal => return assert!(said.is_empty(), "an answer to what is refused"),
+            Expected::Bytes(answer) => assert_eq!(said, answer),
+            Expected::Proof(first) => check_proof(said, &first),
+            Expected::Statements => {
+                check_path(&policy, &model);
+                return check_ready(&mut session, trace, &model);
+            }
+        }
+        assert!(trace.events.is_empty() && !session.is_ready(), "ready without a statement");
+    }
+});
+
+fn startup_of(policy: Policy) -> Startup {
+    let mut startup = startup(policy.mask);
+    startup.version = policy.version();
+    startup.refuse_older = policy.refuse_older;
+    startup.credentials.iterations = LIMITS;
+    let password = startup.credentials.password.take();
+    startup.credentials.password = password.map(|_| Zeroizing::new(CANARY.to_owned()));
+    startup
+}
+
+/// The SASLResponse proves the password to a server that has it, and is nothing else.
+fn check_proof(said: &[u8], first: &distlock_fuzz::scram::ServerFirst) {
+    let Outcome::Refused(_) = parse(said) else { panic!("no backend message has the type 'p'") };
+    let proof = said.get(5..).and_then(|body| first.proof(body)).expect("a client-final-message");
+    assert_eq!(said, distlock_fuzz::message(b'p', &said[5..]));
+    let auth_message = first.auth_message(distlock_fuzz::NONCE);
+    assert!(model::keys(first).accepts(auth_message.as_bytes(), &proof));
+}
+
+/// What was accepted, looked at once more as a whole.
+fn check_path(policy: &Policy, model: &Model) {
+    let allows = |bit: u8| policy.mask & (1 << bit) != 0;
+    let is_allowed = match &model.accepted[..] {
+        [Request::Ok] => allows(0),
+        [Request::CleartextPassword, Request::Ok] => allows(1) && policy.has_password(),
+        [Request::Md5Password(_), Request::Ok] => allows(2) && policy.has_password(),
+        [
+            Request::Sasl(_),
+            Request::SaslContinue(first),
+            Request::SaslFinal(signature),
+            Request::Ok,
+        ] => {
+            let first = model::read(first).expect("it was accepted");
+            let right = model::keys(&first);
+            let auth_message = first.auth_message(distlock_fuzz::NONCE);
+            allows(3)
+                && policy.has_password()
+                && signature == right.server_final(auth_message.as_bytes()).as_bytes()
+        }
+        _ => false,
+    };
+    assert!(is_allowed, "authenticated with {:?} under {policy:?}", model.accepted);
+}
+
+/// The rest of a good server makes it ready, if its process is the one that was announced.
+fn check_ready(session: &mut Session, mut trace: Trace, model: &Model) {
+    let columns = match model.major.expect("needed for the statements") {
+        ..12 => 7,
+        12..14 => 8,
+        _ => 10,
+    };
+    let settings: Vec<_> = SETTINGS[..columns].iter().map(|text| Some(text.as_bytes())).collect();
+    let rest = [
+        rehearsal::first_batch(&text_row(&rehearsal::IDENTITY), &row(&settings)),
+        rehearsal::second_batch(&text_row(&rehearsal::CONFIRMATION)),
+        rehearsal::release(),
+    ];
+    trace.feed(session, &rest.concat().concat());
+    let is_ready = matches!(trace.events[..], [Event::Ready(_)]);
+    assert_eq!(is_ready, model.announced == Some(PID), "{:?}", trace.fault);
+    assert_eq!(session.is_ready(), is_ready);
+}
+
+/// The password goes out only to whom it may, and is shown to nobody.
+fn check_secrets(policy: &Policy, model: &Model, session: &Session, trace: &Trace) {
+    let was_sent = |secret: &[u8]| trace.output.windows(secret.len()).any(|w| w == secret);
+    let asked = |request: &Request| model.accepted.contains(request);
+    if !asked(&Request::CleartextPassword) {
+        assert!(!was_sent(CANARY.as_bytes()), "the password was sent");
+    }
+    let stored = Md5::new().chain_update(CANARY).chain_update("fuzz").finalize();
+    let stored: String = stored.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert!(!was_sent(stored.as_bytes()), "what the server stores for md5 was sent");
+    if !policy.has_password() && !model.is_authenticated() {
+        assert!(trace.output.is_empty(), "an answer without a password");
+    }
+    if let Some(fault) = &trace.fault {
+        check_text(fault);
+        let shown = format!("{fault} {fault:?} {session:?}");
+        assert!(!shown.contains(CANARY) && !shown.contains(&stored));
+    }
+}
+
+/// For the model: what the bytes say.
+impl Model {
+    fn take(&mut self, outcome: &Outcome) -> Expected {
+        match outcome {
+            Outcome::Message(message, _) => self.message(message),
+            Outcome::Refused(_) => Expected::Refusal,
+            Outcome::Incomplete => panic!("the server's messages are whole"),
+        }
+    }
+
+    fn message(&mut self, message: &Message) -> Expected {
+        let expected = self.expect(message);
+        if let (Message::Authentication(request), true) = (message, expected != Expected::Refusal) {
+            self.accepted.push(request.clone());
+        }
+        expected
+    }
+}
