@@ -241,7 +241,8 @@ pub fn config(vector: &Vector, address: &Address) -> Result<Config, Error> {
         .heartbeat(ms(1_500))
         .reply_timeout(ms(700))
         .lease(ms(3_000))
-        .server_timeout(ms(5_000))
+        // As in `distlock::proto::rehearsal`, so that both kinds of replay have the same bytes.
+        .server_timeout(ms(10_000))
         // Small tables, so that what the server's bytes take is seen beside them.
         .max_locks(8)
         .max_requests(8)
