@@ -418,3 +418,40 @@ fn outcome(text: &str) -> Result<Outcome, String> {
     }
     Ok(outcome)
 }
+
+#[test]
+fn a_vector_that_cannot_be_read_is_refused_with_its_line() {
+    let head = "class A1\ntitle t\nsource s\nconnection\n";
+    let rows = [
+        ("expect nothing\noutcome connect ready", "line 5: `nothing` is no type byte"),
+        ("send @nothing\noutcome connect ready", "line 5: no macro is called `@nothing`"),
+        ("send Nothing()\noutcome connect ready", "line 5: no message is called `Nothing`"),
+        ("send \"\\q\"\noutcome connect ready", "has an unknown escape"),
+        ("send Z(\"I\"\noutcome connect ready", "is not closed"),
+        ("frobnicate\noutcome connect ready", "`frobnicate` is unknown"),
+        ("outcome somehow", "line 5: `outcome somehow` is unknown"),
+        ("", "it needs class, title and outcome"),
+    ];
+    for (body, expected) in rows {
+        let refused = parse("a01-x", &format!("{head}{body}")).expect_err(body).to_string();
+        assert!(refused.contains(expected), "{body}: {refused}");
+    }
+}
+
+#[test]
+fn items_become_the_bytes_that_they_stand_for() {
+    let rows: [(&str, &[u8]); 6] = [
+        ("Z(\"I\")", b"Z\0\0\0\x05I"),
+        ("AuthenticationMD5Password(\"salt\")", b"R\0\0\0\x0c\0\0\0\x05salt"),
+        ("D#3(i16:-1 i32:1 hex:0a_0b)", b"D\0\0\0\x03\xff\xff\0\0\0\x01\x0a\x0b"),
+        ("ParameterStatus(\"a b\\0\" \"\\x1b\\0\")", b"S\0\0\0\x0aa b\0\x1b\0"),
+        ("fill:3:41 \"(\"", b"AAA("),
+        (
+            "@granted",
+            b"2\0\0\0\x04D\0\0\0\x0b\0\x01\0\0\0\x01\x01C\0\0\0\x0dSELECT 1\0Z\0\0\0\x05I",
+        ),
+    ];
+    for (text, bytes) in rows {
+        assert_eq!(items::bytes_of(text).as_deref(), Ok(bytes), "{text}");
+    }
+}

@@ -123,3 +123,37 @@ impl Good for Plain {
         true
     }
 }
+
+#[test]
+fn a_plain_server_answers_simple_and_extended_queries() {
+    use std::sync::Arc;
+
+    use super::format::{Connection, Step, Until};
+    use super::player::{Do, Player};
+
+    let steps = vec![Step::Good(Until::End)];
+    let script = Arc::new(Connection { always: true, witness: false, steps });
+    let mut player = Player::new(script, Box::new(Plain::new(true)), None);
+    let mut said = |bytes: &[u8]| {
+        player.receive(bytes);
+        let mut tags = Vec::new();
+        while let Do::Send(bytes) = player.next() {
+            let mut rest = &bytes[..];
+            while let Some((message, size)) = super::player::split(rest) {
+                tags.push(message.tag);
+                rest = &rest[size..];
+            }
+        }
+        String::from_utf8(tags).expect("letters")
+    };
+    assert_eq!(said(b"\0\0\0\x10\0\x03\0\0user\0a\0\0"), "RSSSSSSSKZ");
+    assert_eq!(said(&items::message(b'Q', b"SELECT true\0")), "TDCZ");
+    let extended = [
+        items::message(b'P', b"\0SELECT true\0\0\0"),
+        items::message(b'D', b"S\0"),
+        items::message(b'B', b"\0\0\0\0\0\0\0\x01\0\x01"),
+        items::message(b'E', b"\0\0\0\0\0"),
+        items::message(b'S', b""),
+    ];
+    assert_eq!(said(&extended.concat()), "1tT2DCZ");
+}

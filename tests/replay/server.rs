@@ -70,6 +70,7 @@ struct Control {
     good: AtomicBool,
     stop: AtomicBool,
     accepted: AtomicU32,
+    stalled: AtomicBool,
 }
 
 enum Listener {
@@ -94,6 +95,9 @@ struct Live {
 
 /// How long the thread sleeps before it looks at its orders.
 const LOOK: Duration = Duration::from_millis(5);
+
+/// Who sleeps for so much longer than asked for is on a machine that stands still.
+const STALL: Duration = Duration::from_millis(60);
 
 /// A turn sends no more than this before it reads.
 const TURN: usize = 1024 * 1024;
@@ -143,6 +147,11 @@ impl Server {
         self.control.accepted.load(Ordering::SeqCst)
     }
 
+    /// Whether the machine was too busy for the times of a vector to mean anything.
+    pub fn has_stalled(&self) -> bool {
+        self.control.stalled.load(Ordering::SeqCst)
+    }
+
     /// Stops, and tells what happened.
     pub fn stop(mut self) -> Vec<Record> {
         self.end().unwrap_or_default()
@@ -172,7 +181,9 @@ fn serve(play: &Play, listener: &Listener, control: &Control) -> Vec<Record> {
     let mut lives: Vec<Live> = Vec::with_capacity(4);
     let mut records = Vec::with_capacity(8);
     while !control.stop.load(Ordering::SeqCst) {
-        sleep(listener, &lives);
+        if sleep(listener, &lives) {
+            control.stalled.store(true, Ordering::SeqCst);
+        }
         for live in &mut lives {
             live.turn();
         }
@@ -210,7 +221,8 @@ fn serve(play: &Play, listener: &Listener, control: &Control) -> Vec<Record> {
     records
 }
 
-fn sleep(listener: &Listener, lives: &[Live]) {
+/// Sleeps until there is something to do; says whether the machine let it sleep for far too long.
+fn sleep(listener: &Listener, lives: &[Live]) -> bool {
     let now = Instant::now();
     let mut span = LOOK;
     let mut fds = Vec::with_capacity(1 + lives.len());
@@ -229,6 +241,7 @@ fn sleep(listener: &Listener, lives: &[Live]) {
     let timeout = Timespec { tv_sec: 0, tv_nsec: nanoseconds };
     // Interrupted or failed: every turn looks at everything.
     let _ = poll(&mut fds, Some(&timeout));
+    now.elapsed() > span + STALL
 }
 
 impl Live {
