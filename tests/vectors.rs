@@ -36,6 +36,7 @@ mod scram;
 mod server;
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
@@ -84,7 +85,8 @@ pub(crate) fn check_all<T: Sync>(
             let (next, check) = (&next, &check);
             scope.spawn(move || {
                 while let Some(one) = what.get(next.fetch_add(1, Ordering::SeqCst)) {
-                    let result = check(one);
+                    let work = AssertUnwindSafe(|| check(one));
+                    let result = catch_unwind(work).unwrap_or_else(|_| Err("a panic".into()));
                     if sender.send((one, result)).is_err() {
                         return;
                     }

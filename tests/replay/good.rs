@@ -43,6 +43,8 @@ pub struct Server {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Starting,
+    /// What there was to ask is answered; a witness may come.
+    Confirmed,
     Prepared,
     Released,
     /// A witness has had its answer.
@@ -124,6 +126,7 @@ impl Server {
                 let mut row = rehearsal::CONFIRMATION.map(str::to_owned);
                 row[0] = process_id;
                 row[1] = self.token.clone();
+                self.stage = Stage::Confirmed;
                 self.row("confirmation", &row)
             }
             Some("testimony") => {
@@ -215,9 +218,9 @@ impl Good for Server {
 
     fn is_ready(&self) -> bool {
         match self.stage {
-            Stage::Prepared => self.kind.affine && !self.kind.witness,
+            Stage::Prepared => self.kind.affine,
             Stage::Released | Stage::Testified => true,
-            Stage::Starting => false,
+            Stage::Starting | Stage::Confirmed => false,
         }
     }
 
@@ -230,7 +233,7 @@ impl Good for Server {
     }
 
     fn awaits_witness(&self) -> bool {
-        self.kind.witness && self.stage == Stage::Prepared
+        self.kind.witness && self.stage == Stage::Confirmed
     }
 }
 
@@ -261,7 +264,7 @@ impl Strings<'_> {
     }
 
     /// The parameters of a Bind message with text formats only.
-    fn parameters(&mut self) -> Vec<String> {
+    fn parameters(&self) -> Vec<String> {
         let number = |bytes: &[u8]| bytes.iter().fold(0, |n: usize, b| n << 8 | usize::from(*b));
         let count = number(self.0.get(2..4).unwrap_or_default());
         let mut rest = self.0.get(4..).unwrap_or_default();

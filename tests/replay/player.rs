@@ -118,6 +118,9 @@ enum Stage {
     Greeted,
 }
 
+/// How a SCRAM server answers a message.
+type Answer = fn(&mut Scram, &[u8], &Knobs) -> Result<Vec<u8>, String>;
+
 /// More than any client of a test says; the rest is dropped.
 const LOG_MAX: usize = 256 * 1024;
 
@@ -318,11 +321,7 @@ impl Player {
         (done, Some(Do::Send(bytes)))
     }
 
-    fn scram(
-        &mut self,
-        knobs: &Knobs,
-        answer: fn(&mut Scram, &[u8], &Knobs) -> Result<Vec<u8>, String>,
-    ) -> (bool, Option<Do>) {
+    fn scram(&mut self, knobs: &Knobs, answer: Answer) -> (bool, Option<Do>) {
         let Some(message) = self.message() else { return (false, Some(Do::Read)) };
         match answer(&mut self.scram, &message.body, knobs) {
             Ok(bytes) if message.tag == b'p' => {

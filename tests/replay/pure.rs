@@ -61,7 +61,7 @@ pub struct Played {
 }
 
 /// No replay needs more; of floods without an end only so much is fed.
-const FED_MAX: usize = 1024 * 1024;
+const FED_MAX: usize = 8 * 1024 * 1024;
 
 /// The most by which a replay may make the process grow.
 pub const GROWTH_MAX: i64 = 1024 * 1024;
@@ -209,10 +209,12 @@ fn startup(vector: &Vector, is_witness: bool) -> Startup {
         (_, true) => Transport::Unix,
         _ => Transport::Tcp,
     };
+    let says = |text: &str| vector.setting("string").is_some_and(|string| string.contains(text));
     let session = LockSession {
         settings: SessionSettings { transport, ..rehearsal::SESSION_SETTINGS },
         session_affine: vector.has("proxy"),
         witness: vector.has("witness"),
+        read_write: says("target_session_attrs=read-write"),
         ..rehearsal::lock_session()
     };
     let question = Question { process_id: items::PROCESS_ID, key: rehearsal::KEY };
@@ -228,7 +230,9 @@ fn startup(vector: &Vector, is_witness: bool) -> Startup {
         true => Purpose::Testimony(question),
         false => Purpose::Locks(session),
     };
-    Startup { credentials: Credentials { user, password, ..start.credentials }, purpose, ..start }
+    let refuse_older = says("min_protocol_version=3.2");
+    let credentials = Credentials { user, password, ..start.credentials };
+    Startup { refuse_older, credentials, purpose, ..start }
 }
 
 struct Replay {

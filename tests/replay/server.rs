@@ -258,7 +258,7 @@ impl Live {
         }
     }
 
-    fn record(&mut self) -> Record {
+    fn record(&self) -> Record {
         let log = self.player.log().to_vec();
         Record {
             script: self.script,
