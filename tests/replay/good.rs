@@ -112,13 +112,13 @@ impl Server {
                 self.row("identity", &row)
             }
             Some("settings") => {
-                let fixed = &rehearsal::SETTINGS[..4];
+                let fixed = &rehearsal::SETTINGS[..5];
                 let mut row: Vec<String> = fixed.iter().map(|value| (*value).to_owned()).collect();
                 row.extend(self.parameters.clone());
                 row.truncate(usize::from(settings::columns(self.major)));
                 if self.kind.unix {
-                    let end = row.len().min(8);
-                    row[4..end].fill("0".to_owned());
+                    let end = row.len().min(9);
+                    row[5..end].fill("0".to_owned());
                 }
                 self.row("settings", &row)
             }
