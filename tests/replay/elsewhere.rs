@@ -20,12 +20,20 @@ use crate::server::{Play, Record, Server};
 use crate::{format, memory};
 
 /// Class, file and test.
-pub const TESTS: [(usize, &str, &str); 18] = [
+pub const TESTS: [(usize, &str, &str); 26] = [
     (8, HERE, "no_length_of_ours_is_ever_other_than_what_follows"),
     (8, HERE, "a_length_beyond_its_field_is_never_written"),
     (8, "src/proto/buffer.rs", "a_count_beyond_sixteen_bits_refuses_the_message"),
     (9, "src/proto/buffer.rs", "a_nul_byte_in_a_string_refuses_the_message"),
+    (12, NEGOTIATION, "the_text_of_an_error_before_tls_is_not_shown"),
+    (13, NEGOTIATION, "bytes_behind_the_yes_are_an_alarm"),
+    (14, NEGOTIATION, "a_real_server_is_not_tried_in_clear_after_tls_has_failed"),
+    (14, "tests/tls/work.rs", "the_end_of_the_session_is_noticed_and_a_new_one_is_secured_again"),
+    (16, NEGOTIATION, "direct_negotiation_refuses_a_server_that_does_not"),
     (23, "src/proto/scram/tests.rs", "a_slice_runs_no_more_rounds_than_asked_for"),
+    (27, BINDING, "a_demanded_binding_refuses_every_other_method_and_says_which"),
+    (27, BINDING, "a_certificate_without_a_hash_is_refused_only_where_binding_is_demanded"),
+    (27, BINDING, "one_in_between_who_takes_the_binding_off_the_list_is_found_out"),
     (29, HERE, "the_servers_signature_is_compared_in_constant_time_only"),
     (32, "tests/replay/anywhere.rs", ANYWHERE),
     (34, "tests/session/states.rs", STATES),
@@ -43,6 +51,8 @@ pub const TESTS: [(usize, &str, &str); 18] = [
 
 const HERE: &str = "tests/replay/elsewhere.rs";
 const STATES: &str = "every_known_message_is_taken_or_refused_in_every_state_as_the_table_says";
+const NEGOTIATION: &str = "tests/tls/negotiation.rs";
+const BINDING: &str = "tests/tls/binding.rs";
 const PASSFILE: &str = "a_password_counts_for_its_server_alone_and_decides_on_its_methods";
 const PREFIXES: &str = "the_state_machine_waits_after_every_prefix_of_a_good_conversation";
 const ANYWHERE: &str = "asynchronous_messages_may_come_anywhere_behind_the_authentication";
