@@ -148,9 +148,15 @@ apt_install_quietly() (
     apt_install "$@"
 )
 
-# ensure_servers: the poolers of tests/servers, and what runs PGlite there.
+# has_libpq: true when the linker can find the library that tests/libpq compares with.
+has_libpq() {
+    PATH=$PATH:/sbin ldconfig -p 2>/dev/null | grep -q 'libpq\.so\.5'
+}
+
+# ensure_servers: the poolers of tests/servers, what runs PGlite there, and libpq.
 ensure_servers() {
     local missing=()
+    has_libpq || missing+=(libpq5)
     has_program pgbouncer || missing+=(pgbouncer)
     has_program pgpool || missing+=(pgpool2)
     command -v node >/dev/null || missing+=(nodejs)

@@ -4,7 +4,7 @@
 //! A connection is either in clear or under the protection that was asked for. There is no mode
 //! that tries TLS and goes on without.
 
-#![allow(dead_code, reason = "the guard is about to use it")]
+#![cfg_attr(not(feature = "tls"), allow(dead_code, reason = "only TLS reads all of it"))]
 
 use std::path::{Path, PathBuf};
 
