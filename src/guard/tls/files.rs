@@ -35,6 +35,7 @@ pub(super) fn roots(root_cert: &RootCert) -> Result<RootCertStore, Error> {
             }
         }
         RootCert::System => {
+            // Where OpenSSL looks, too: SSL_CERT_FILE and SSL_CERT_DIR come first.
             let found = rustls_native_certs::load_native_certs();
             // Some in there may be of kinds that are not used any more.
             let (usable, _) = roots.add_parsable_certificates(found.certs);

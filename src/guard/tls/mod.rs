@@ -26,7 +26,7 @@ use rustls::{ClientConfig, SupportedProtocolVersion};
 
 pub(crate) use self::channel::Channel;
 pub(super) use self::trouble::is_trouble;
-use crate::config::{Plan, SslMode, SslNegotiation, SslOptions, TlsVersion};
+use crate::config::{Place, Plan, SslMode, SslNegotiation, SslOptions, TlsVersion};
 use crate::error::Error;
 
 /// The policy of a manager.
@@ -51,8 +51,12 @@ impl Tls {
         if options.mode == SslMode::Disable {
             return Ok(None);
         }
-        let hosts = plan.endpoints.iter().map(|endpoint| endpoint.host.as_str());
-        let names = hosts.map(|host| server_name(host, options.mode)).collect::<Result<_, _>>()?;
+        let names = plan.endpoints.iter().map(|endpoint| match endpoint.place {
+            // There is no TLS on it.
+            Place::Socket(_) => Ok(nobody()),
+            Place::Address(_) | Place::Name(..) => server_name(&endpoint.host, options.mode),
+        });
+        let names = names.collect::<Result<_, _>>()?;
         let config = Arc::new(client_config(options)?);
         Ok(Some(Arc::new(Self { config, names, negotiation: options.negotiation })))
     }
@@ -87,8 +91,7 @@ fn nobody() -> ServerName<'static> {
 fn server_name(host: &str, mode: SslMode) -> Result<ServerName<'static>, Error> {
     match ServerName::try_from(host) {
         Ok(name) => Ok(name.to_owned()),
-        // A socket's directory, for one: there is no TLS on it.
-        Err(_) if mode != SslMode::VerifyFull || host.starts_with('/') => Ok(nobody()),
+        Err(_) if mode != SslMode::VerifyFull => Ok(nobody()),
         Err(_) => refuse(format!(
             "sslmode is verify-full, but no certificate can name the host {host:?}; expected a \
              host name of letters, digits and hyphens, or an IP address"
