@@ -66,6 +66,8 @@ impl<'a> Pairs<'a> {
                  postgres://, postgresql://, or name=value pairs"
             ));
         }
+        // A password may have a quote, spaces and a `=` in it that nobody escaped: then every name
+        // behind it is a piece of it.
         let mut after_password = false;
         loop {
             self.skip_spaces();
@@ -80,12 +82,10 @@ impl<'a> Pairs<'a> {
             self.value.clear();
             if self.peek() == Some('\'') {
                 self.quoted(keyword)?;
-                // Without a space, what follows was meant to be inside the quotes.
-                after_password = keyword == Keyword::Password && !self.peek().is_none_or(is_space);
             } else {
                 self.unquoted(keyword)?;
-                after_password = keyword == Keyword::Password;
             }
+            after_password |= keyword == Keyword::Password;
             self.settings.set(keyword, Secret::from(self.value.as_str()));
         }
     }
@@ -228,8 +228,9 @@ impl Url {
         if query.is_empty() {
             return Ok(());
         }
-        // With an `@` further on, this is a piece of a password that has an unescaped `?`.
-        let can_be_named = !query.contains('@');
+        // With an `@` further on, this is a piece of a password that has an unescaped `?`; behind a
+        // password, of one that has an unescaped `&`.
+        let mut can_be_named = !query.contains('@');
         // As in libpq, one `&` may end the last parameter.
         let query = query.strip_suffix('&').unwrap_or(query);
         for (index, pair) in query.split('&').enumerate() {
@@ -252,6 +253,7 @@ impl Url {
                 continue;
             }
             let keyword = lookup(name, can_be_named, format_args!("{place}"))?;
+            can_be_named &= keyword != Keyword::Password;
             // An empty value counts here, unlike an empty part of the URL before the `?`.
             self.settings.set(keyword, value);
         }

@@ -145,6 +145,8 @@ fn faulty_pairs_are_refused_without_showing_a_value() {
         ("password=c4 nary host=db", "no `=` after the word at byte 13"),
         ("password=c4 nary=1", "the parameter at byte 13 is not"),
         ("password='c4'nary=1", "the parameter at byte 14 is not"),
+        ("password='it' c4nary=1'", "the parameter at byte 15 is not"),
+        ("password=a user=b c4nary=1", "the parameter at byte 19 is not"),
         ("password=c4'n ary", "no `=` after the word at byte 15"),
         ("=c4nary", "the parameter at byte 1 is not"),
         ("ho:st=c4nary", "the parameter at byte 1 is not"),
@@ -229,6 +231,7 @@ fn faulty_urls_are_refused_without_showing_a_value() {
         ("postgres://db?port=1&&user=x", "parameter 2 of the URL has no `=`"),
         ("postgres://db?port=1&&", "parameter 2 of the URL has no `=`"),
         ("postgres://db?password=c4=nary", "parameter 1 of the URL has a second `=`"),
+        ("postgres://db?password=a&c4nary=1", "parameter 2 of the URL is not"),
         ("postgres://db?=c4nary", "parameter 1 of the URL is not"),
         (
             "postgres://app:c4nary@db?ssl=false",
