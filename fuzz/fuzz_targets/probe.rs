@@ -1,5 +1,5 @@
-//! Is this a server whose locks hold? Any rows in answer to the identity, the settings, the
-//! confirmation, the release and the witness's statement: a session becomes ready exactly when the
+//! Is this a server whose locks hold? Any rows in answer to the identity, the confirmation, the
+//! settings, the release and the witness's statement: a session becomes ready exactly when the
 //! conditions hold, which are written down here a second time, and tells what the rows said.
 //!
 //! Input: two bytes of flags, see `Case::new`; then the rows in their order, see `row`. Zeros, and
@@ -14,13 +14,14 @@ use distlock::proto::handshake::{Greeting, Purpose};
 use distlock::proto::probe::{MARK_ENTROPY, Mark, Question};
 use distlock::proto::rehearsal::{self, CONFIRMATION, IDENTITY, KEY, PID, SETTINGS, TOKEN};
 use distlock::proto::session::{Event, Session, SessionLimits};
-use distlock_fuzz::{ANY_METHOD, Input, Trace, message, startup};
+use distlock_fuzz::{ANY_METHOD, Input, Trace, message, settings_columns, startup};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
     let mut input = Input::new(data);
     let case = Case::new(u16::from_be_bytes([input.u8(), input.u8()]));
     let mut run = Run::new(&case);
+    run.is_good = data.iter().all(|byte| *byte == 0);
     if case.is_testimony {
         let good = ["4712", "false"].map(Value::from);
         let row = row(&mut input, &good);
@@ -30,13 +31,7 @@ fuzz_target!(|data: &[u8]| {
     let identity = row(&mut input, &IDENTITY.map(Value::from));
     run.reply(&identity, 1);
     let Some(process_id) = run.stage(conditions::identity(&case, &identity)) else { return };
-    let good = SETTINGS.map(Value::from);
-    let settings = row(&mut input, &good[..case.settings_columns()]);
-    run.reply(&settings, 1);
     run.messages(b"Z");
-    if run.stage(conditions::settings(&case, &settings).then_some(())).is_none() {
-        return;
-    }
     // The process of the identity, whichever it was.
     let mut good = CONFIRMATION.map(Value::from);
     good[0] = Value::from(process_id.to_string().as_str());
@@ -47,10 +42,18 @@ fuzz_target!(|data: &[u8]| {
     if run.stage(holds.then_some(())).is_none() {
         return;
     }
-    run.messages(b"Z1111Z");
+    assert!(!run.has_set(), "a setting before the server is known to be good");
+    run.messages(b"Z");
     if case.witness {
         run.witness(Question { process_id, key: KEY });
     }
+    let good = SETTINGS.map(Value::from);
+    let settings = row(&mut input, &good[..settings_columns(case.major)]);
+    run.reply(&settings, 1);
+    if run.stage(conditions::settings(&case, &settings).then_some(())).is_none() {
+        return;
+    }
+    run.messages(b"1111Z");
     if !case.session_affine {
         let release = row(&mut input, &[Value(Some(vec![1]))]);
         run.reply(&release, 0);
@@ -80,7 +83,7 @@ fn row(input: &mut Input<'_>, good: &[Value]) -> Vec<Value> {
     (0..columns).map(&mut value).collect()
 }
 
-const WORDS: [&str; 48] = [
+const WORDS: [&str; 50] = [
     "true",
     "false",
     "t",
@@ -126,6 +129,8 @@ const WORDS: [&str; 48] = [
     "PostgreSQL 13.14.0-RisingWave-2.0",
     "PostgreSQL 12.3, QuestDB",
     "PostgreSQL 14.1 (Spanner)",
+    "read committed",
+    "serializable",
     "MySQL 8",
     "\u{1b}[2J",
     "00000000000000000000000000000001",
@@ -137,6 +142,8 @@ struct Run {
     trace: Trace,
     /// Events that were looked at.
     seen: usize,
+    /// Whether all answers are those of a good server: something has to become ready.
+    is_good: bool,
 }
 
 impl Run {
@@ -157,7 +164,7 @@ impl Run {
             other => other,
         };
         let session = Session::new(startup, SessionLimits::DEFAULT).expect("a StartupMessage");
-        let mut run = Self { session, trace: Trace::default(), seen: 0 };
+        let mut run = Self { session, trace: Trace::default(), seen: 0, is_good: false };
         run.feed(&message(b'R', &[0; 4]));
         run.feed(&message(b'S', format!("server_version\0{}.1\0", case.major).as_bytes()));
         if let Some(process_id) = case.announced {
@@ -195,6 +202,7 @@ impl Run {
             Some(fault) => assert!(holds.is_none(), "a good row was refused: {fault}"),
         }
         assert_eq!(self.trace.events.len(), self.seen, "an event too early");
+        assert!(holds.is_some() || !self.is_good, "the target knows no good server");
         holds
     }
 
@@ -206,9 +214,14 @@ impl Run {
         }
     }
 
+    /// Whether the settings were asked for.
+    fn has_set(&self) -> bool {
+        self.trace.output.windows(13).any(|window| window == b"'search_path'")
+    }
+
     fn witness(&mut self, question: Question) {
         assert_eq!(self.trace.events[..], [Event::Witness(question)]);
-        assert!(!self.session.is_ready());
+        assert!(!self.session.is_ready() && !self.has_set());
         let event = self.session.witnessed().expect("a testimony that was asked for");
         self.trace.events.extend(event);
         self.seen = 1;

@@ -117,6 +117,15 @@ pub fn handshake() -> Vec<u8> {
     [rehearsal::greeting(), rehearsal::preparation()].concat().concat()
 }
 
+/// How many settings a server of this major version is given (`proto_notes.md`, section 4.4).
+pub fn settings_columns(major: u32) -> usize {
+    match major {
+        ..12 => 8,
+        12..14 => 9,
+        14.. => 11,
+    }
+}
+
 /// A session that [`handshake`] has made ready; all it had to send is sent.
 pub fn ready_session(limits: SessionLimits) -> Session {
     let mut session = Session::new(startup(ANY_METHOD), limits).expect("a StartupMessage");

@@ -98,16 +98,28 @@ impl ServerFirst {
     pub fn text(&self) -> String {
         format!("r={},s={},i={}", self.nonce, STANDARD.encode(&self.salt), self.iterations)
     }
+}
 
-    /// `AuthMessage` of RFC 5802 section 3, for a client that sends no user name and does no
-    /// channel binding, as ours.
-    pub fn auth_message(&self, ours: &str) -> String {
-        format!("n=,r={ours},{},{}", self.text(), self.without_proof())
+/// An exchange with a client that sends no user name, as ours, from its server-first-message on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exchange {
+    /// The client's nonce.
+    pub nonce: String,
+    /// The server-first-message.
+    pub first: ServerFirst,
+    /// The GS2 header, and what is bound behind it (`cbind-input`).
+    pub bound_to: Vec<u8>,
+}
+
+impl Exchange {
+    /// `AuthMessage` of RFC 5802 section 3.
+    pub fn auth_message(&self) -> String {
+        format!("n=,r={},{},{}", self.nonce, self.first.text(), self.without_proof())
     }
 
     /// `client-final-message-without-proof`.
-    pub fn without_proof(&self) -> String {
-        format!("c=biws,r={}", self.nonce)
+    fn without_proof(&self) -> String {
+        format!("c={},r={}", STANDARD.encode(&self.bound_to), self.first.nonce)
     }
 
     /// The proof in a client-final-message, if all the rest of it is right.

@@ -1,10 +1,11 @@
 //! What has to become of each message before the first statement (manual: protocol-flow,
 //! "Start-up"; sasl-authentication), with what `proto_notes.md`, section 5, refuses beyond that.
 
+use distlock::proto::authentication::{Channel, ChannelBinding};
 use distlock::proto::frontend::ProtocolVersion;
 use distlock::proto::scram::IterationLimits;
 use distlock_fuzz::reference::{Message, Request};
-use distlock_fuzz::scram::{Keys, ServerFirst};
+use distlock_fuzz::scram::{Exchange, Keys, ServerFirst};
 use distlock_fuzz::{NONCE, message};
 use md5::{Digest as _, Md5};
 
@@ -22,12 +23,54 @@ pub struct Policy {
     pub asks_3_2: bool,
     /// Nothing older is taken.
     pub refuse_older: bool,
+    /// The connection is said to have TLS.
+    pub is_tls: bool,
+    /// The server's certificate is said to have a hash.
+    pub has_end_point: bool,
+    /// Whether to bind.
+    pub binding: ChannelBinding,
 }
 
+/// The hash of the certificate.
+pub const END_POINT: [u8; 32] = [0x77; 32];
+
 impl Policy {
-    /// Bits 0 to 4 are the mask, 5 asks for 3.0, 6 refuses what is older.
-    pub fn new(byte: u8) -> Self {
-        Self { mask: byte & 0x1f, asks_3_2: byte & 0x20 == 0, refuse_older: byte & 0x40 != 0 }
+    /// Bits 0 to 4 are the mask, 5 asks for 3.0, 6 refuses what is older; of the second byte bit 0
+    /// is TLS, 1 its certificate's hash, and the rest the binding. Zero is a plain connection.
+    pub fn new(byte: u8, channel: u8) -> Self {
+        use ChannelBinding::{Disable, Prefer, Require};
+        Self {
+            mask: byte & 0x1f,
+            asks_3_2: byte & 0x20 == 0,
+            refuse_older: byte & 0x40 != 0,
+            is_tls: channel & 1 != 0,
+            has_end_point: channel & 2 != 0,
+            binding: [Prefer, Require, Disable][usize::from(channel >> 2) % 3],
+        }
+    }
+
+    /// As the library has it.
+    pub fn channel(&self) -> Channel {
+        let end_point = self.has_end_point.then(|| END_POINT.to_vec());
+        Channel { is_tls: self.is_tls, end_point, binding: self.binding }
+    }
+
+    /// Whether we can bind, and want to.
+    fn can_bind(&self) -> bool {
+        self.is_tls && self.has_end_point && self.binding != ChannelBinding::Disable
+    }
+
+    /// The GS2 header, with what is bound, for a list of mechanisms; none where none will do.
+    fn bound_to(&self, list: &[u8]) -> Option<Vec<u8>> {
+        let (offers_plain, offers_plus) = offers(list)?;
+        if offers_plus && self.can_bind() {
+            return Some([&b"p=tls-server-end-point,,"[..], &END_POINT].concat());
+        }
+        // A server with TLS at the end of a connection without: somebody took it off.
+        let is_stripped = offers_plus && !self.is_tls;
+        let is_good = offers_plain && !is_stripped && self.binding != ChannelBinding::Require;
+        let header = if self.can_bind() { b"y,," } else { b"n,," };
+        is_good.then(|| header.to_vec())
     }
 
     /// Whether there is a password.
@@ -52,8 +95,8 @@ pub enum Expected {
     Refusal,
     /// These bytes, or none.
     Bytes(Vec<u8>),
-    /// A proof in answer to this server-first-message.
-    Proof(ServerFirst),
+    /// A proof that ends this exchange.
+    Proof(Exchange),
     /// The first statements.
     Statements,
 }
@@ -76,20 +119,20 @@ pub struct Model {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum At {
     Start,
-    ServerFirst,
-    ServerFinal(ServerFirst),
+    ServerFirst { bound_to: Vec<u8> },
+    ServerFinal(Exchange),
     AwaitingOk,
     Authenticated,
 }
 
-/// The keys of the password, with the salt and the count of a server-first-message.
-pub fn keys(first: &ServerFirst) -> Keys {
-    Keys::new(CANARY.as_bytes(), &first.salt, first.iterations)
+/// The keys of the password in an exchange.
+pub fn keys(exchange: &Exchange) -> Keys {
+    Keys::new(CANARY.as_bytes(), &exchange.first.salt, exchange.first.iterations)
 }
 
-/// A server-first-message, if it is one to take.
-pub fn read(message: &[u8]) -> Option<ServerFirst> {
-    ServerFirst::read(message, NONCE, LIMITS)
+/// The one right server-final-message of an exchange.
+pub fn right_final(exchange: &Exchange) -> String {
+    keys(exchange).server_final(exchange.auth_message().as_bytes())
 }
 
 impl Model {
@@ -111,10 +154,10 @@ impl Model {
         self.at == At::Authenticated
     }
 
-    /// The server-first-message that was answered.
-    pub fn server_first(&self) -> Option<&ServerFirst> {
+    /// The exchange that waits for the server's signature.
+    pub fn exchange(&self) -> Option<&Exchange> {
         match &self.at {
-            At::ServerFinal(first) => Some(first),
+            At::ServerFinal(exchange) => Some(exchange),
             _ => None,
         }
     }
@@ -139,9 +182,9 @@ impl Model {
         };
         match next {
             None => Expected::Refusal,
-            Some((At::ServerFinal(first), _)) => {
-                self.at = At::ServerFinal(first.clone());
-                Expected::Proof(first)
+            Some((At::ServerFinal(exchange), _)) => {
+                self.at = At::ServerFinal(exchange.clone());
+                Expected::Proof(exchange)
             }
             Some((at, answer)) => {
                 self.at = at;
@@ -151,7 +194,13 @@ impl Model {
     }
 
     fn authenticate(&self, request: &Request) -> Option<(At, Vec<u8>)> {
-        let allows = |bit| self.policy.allows(bit) && (bit == 0 || self.policy.has_password());
+        let is_required = self.policy.binding == ChannelBinding::Require;
+        let allows = |bit| {
+            // Only SCRAM can be bound.
+            self.policy.allows(bit)
+                && (bit == 0 || self.policy.has_password())
+                && (bit == 3 || !is_required)
+        };
         match (&self.at, request) {
             (At::Start, Request::Ok) if allows(0) => Some((At::Authenticated, Vec::new())),
             (At::Start, Request::CleartextPassword) if allows(1) => {
@@ -164,18 +213,25 @@ impl Model {
                 let answer = message(b'p', format!("md5{digits}\0").as_bytes());
                 Some((At::AwaitingOk, answer))
             }
-            (At::Start, Request::Sasl(list)) if allows(3) && offers_ours(list) => {
-                let first = format!("n,,n=,r={NONCE}");
+            (At::Start, Request::Sasl(list)) if allows(3) => {
+                let bound_to = self.policy.bound_to(list)?;
+                let is_plus = bound_to.starts_with(b"p=");
+                let mechanism =
+                    if is_plus { "SCRAM-SHA-256-PLUS" } else { "SCRAM-SHA-256" }.as_bytes();
+                let header = &bound_to[..if is_plus { 24 } else { 3 }];
+                let first = [header, format!("n=,r={NONCE}").as_bytes()].concat();
                 let length = (first.len() as i32).to_be_bytes();
-                let body = [b"SCRAM-SHA-256\0", &length[..], first.as_bytes()].concat();
-                Some((At::ServerFirst, message(b'p', &body)))
+                let body = [mechanism, b"\0", &length, &first].concat();
+                Some((At::ServerFirst { bound_to }, message(b'p', &body)))
             }
-            (At::ServerFirst, Request::SaslContinue(body)) => {
-                Some((At::ServerFinal(read(body)?), Vec::new()))
+            (At::ServerFirst { bound_to }, Request::SaslContinue(body)) => {
+                let first = ServerFirst::read(body, NONCE, LIMITS)?;
+                let exchange =
+                    Exchange { nonce: NONCE.to_owned(), first, bound_to: bound_to.clone() };
+                Some((At::ServerFinal(exchange), Vec::new()))
             }
-            (At::ServerFinal(first), Request::SaslFinal(body)) => {
-                let right = keys(first).server_final(first.auth_message(NONCE).as_bytes());
-                (body == right.as_bytes()).then(|| (At::AwaitingOk, Vec::new()))
+            (At::ServerFinal(exchange), Request::SaslFinal(body)) => {
+                (body == right_final(exchange).as_bytes()).then(|| (At::AwaitingOk, Vec::new()))
             }
             (At::AwaitingOk, Request::Ok) => Some((At::Authenticated, Vec::new())),
             _ => None,
@@ -208,15 +264,13 @@ impl Model {
     }
 }
 
-/// Whether a list of mechanisms ends as it has to, and ours is among them.
-fn offers_ours(list: &[u8]) -> bool {
+/// Whether ours are in a list of mechanisms, without and with binding, if it ends as it has to.
+fn offers(list: &[u8]) -> Option<(bool, bool)> {
     let names: Vec<&[u8]> = list.split(|byte| *byte == 0).collect();
-    match &names[..] {
-        [names @ .., b"", b""] => {
-            names.contains(&&b"SCRAM-SHA-256"[..]) && !names.iter().any(|name| name.is_empty())
-        }
-        _ => false,
-    }
+    let [names @ .., b"", b""] = &names[..] else { return None };
+    let offers = |wanted: &str| names.iter().any(|name| *name == wanted.as_bytes());
+    let is_whole = !names.iter().any(|name| name.is_empty());
+    is_whole.then(|| (offers("SCRAM-SHA-256"), offers("SCRAM-SHA-256-PLUS")))
 }
 
 fn hex(parts: &[&[u8]]) -> String {

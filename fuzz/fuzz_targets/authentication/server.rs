@@ -102,10 +102,7 @@ fn server_first(knob: u8, input: &mut Input<'_>) -> Vec<u8> {
 }
 
 fn server_final(knob: u8, input: &mut Input<'_>, model: &Model) -> Vec<u8> {
-    let right = model.server_first().map_or_else(
-        || "v=cm1GOVk=".to_owned(),
-        |first| model::keys(first).server_final(first.auth_message(NONCE).as_bytes()),
-    );
+    let right = model.exchange().map_or_else(|| "v=cm1GOVk=".to_owned(), model::right_final);
     let mut bytes = right.into_bytes();
     match knob {
         0..=5 => {}

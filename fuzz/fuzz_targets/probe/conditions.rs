@@ -3,6 +3,7 @@
 
 use distlock::proto::rehearsal::{PID, SESSION_SETTINGS, TOKEN};
 use distlock::proto::settings::Transport;
+use distlock_fuzz::settings_columns;
 
 /// What the session stands up to.
 pub struct Case {
@@ -36,15 +37,6 @@ impl Case {
                 [pick(4)],
             major: [15, 10, 12, 18][pick(6)],
             announced: [Some(PID), None, Some(PID + 1), Some(-PID)][pick(8)],
-        }
-    }
-
-    /// How many settings there are.
-    pub fn settings_columns(&self) -> usize {
-        match self.major {
-            10 => 7,
-            12 => 8,
-            _ => 10,
         }
     }
 }
@@ -124,7 +116,7 @@ pub fn is_listed(identity: &[Value]) -> bool {
 
 /// Whether the settings are those that were set.
 pub fn settings(case: &Case, row: &[Value]) -> bool {
-    let Some(texts) = texts(row, case.settings_columns()) else { return false };
+    let Some(texts) = texts(row, settings_columns(case.major)) else { return false };
     let ours = SESSION_SETTINGS;
     let tcp = |text: &str, wanted: u32| {
         let is_wanted = unsigned(text) == Some(wanted.into());
@@ -139,11 +131,12 @@ pub fn settings(case: &Case, row: &[Value]) -> bool {
         0 => *text == "pg_catalog",
         1 | 2 => unsigned(text) == Some(0),
         3 => *text == "on",
-        4 => tcp(text, ours.tcp_keepalives_idle_s),
-        5 => tcp(text, ours.tcp_keepalives_interval_s),
-        6 => tcp(text, ours.tcp_keepalives_count),
-        7 => tcp(text, ours.tcp_user_timeout_ms),
-        8 => is_time(text, ours.idle_session_timeout_ms),
+        4 => *text == "read committed",
+        5 => tcp(text, ours.tcp_keepalives_idle_s),
+        6 => tcp(text, ours.tcp_keepalives_interval_s),
+        7 => tcp(text, ours.tcp_keepalives_count),
+        8 => tcp(text, ours.tcp_user_timeout_ms),
+        9 => is_time(text, ours.idle_session_timeout_ms),
         _ => is_time(text, ours.client_connection_check_interval_ms),
     })
 }

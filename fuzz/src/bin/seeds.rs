@@ -34,22 +34,33 @@ fn main() {
 fn authentication() {
     let settle = [VERSION, PARAMETER, KEY_DATA, READY];
     let scram = [&[NEGOTIATE, SASL][..], &FIRST, &[SASL_FINAL, OK], &settle].concat();
+    let plus = [&[0x10 | SASL][..], &FIRST, &[SASL_FINAL, OK], &settle].concat();
     let only_scram = 0x18;
     for (name, policy, messages) in [
-        ("trust", 0x01, [&[OK], &settle[..]].concat()),
-        ("cleartext", 0x12, [&[CLEARTEXT, OK], &settle[..]].concat()),
-        ("md5", 0x14, [&[MD5, 1, 2, 3, 4, OK], &settle[..]].concat()),
-        ("scram", only_scram, scram.clone()),
-        ("scram_any", ANY_METHOD, scram),
-        ("scram_no_proof", only_scram, [&[SASL][..], &FIRST, &[OK], &settle].concat()),
-        ("scram_impostor", only_scram, [&[SASL][..], &FIRST, &[0xc0 | SASL_FINAL, 9, 1]].concat()),
-        ("trust_refused", only_scram, vec![OK]),
-        ("no_password", 0x0e, vec![CLEARTEXT]),
-        ("old_protocol", 0x58, vec![NEGOTIATE]),
-        ("unannounced", 0x01, vec![OK, VERSION, READY]),
-        ("too_old", 0x01, vec![OK, 0x60 | VERSION]),
+        ("trust", [0x01, 0], [&[OK], &settle[..]].concat()),
+        ("cleartext", [0x12, 0], [&[CLEARTEXT, OK], &settle[..]].concat()),
+        ("md5", [0x14, 0], [&[MD5, 1, 2, 3, 4, OK], &settle[..]].concat()),
+        ("scram", [only_scram, 0], scram.clone()),
+        ("scram_any", [ANY_METHOD, 0], scram.clone()),
+        ("scram_tls", [only_scram, 3], scram),
+        ("scram_plus", [only_scram, 3], plus.clone()),
+        ("scram_plus_required", [ANY_METHOD, 7], plus.clone()),
+        ("scram_plus_without_tls", [only_scram, 0], plus.clone()),
+        ("scram_plus_no_end_point", [only_scram, 5], plus),
+        ("scram_no_proof", [only_scram, 0], [&[SASL][..], &FIRST, &[OK], &settle].concat()),
+        (
+            "scram_impostor",
+            [only_scram, 0],
+            [&[SASL][..], &FIRST, &[0xc0 | SASL_FINAL, 9, 1]].concat(),
+        ),
+        ("trust_refused", [only_scram, 0], vec![OK]),
+        ("trust_not_bound", [ANY_METHOD, 7], vec![OK]),
+        ("no_password", [0x0e, 0], vec![CLEARTEXT]),
+        ("old_protocol", [0x58, 0], vec![NEGOTIATE]),
+        ("unannounced", [0x01, 0], vec![OK, VERSION, READY]),
+        ("too_old", [0x01, 0], vec![OK, 0x60 | VERSION]),
     ] {
-        write("authentication", name, &[&[policy], &messages[..]].concat());
+        write("authentication", name, &[&policy[..], &messages].concat());
     }
 }
 
