@@ -187,9 +187,18 @@ fn pairs(input: &mut Input<'_>, quote: impl Fn(&str) -> String) -> (String, Vec<
     (words.collect::<Vec<_>>().join(" "), pairs)
 }
 
-/// In quotes, as the manual asks for (libpq-connect, "Keyword/Value Connection Strings").
+/// As the manual asks for (libpq-connect, "Keyword/Value Connection Strings"), in one of three ways:
+/// in quotes; without, which no empty value can be; in quotes with more backslashes than needed.
 fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
+    let escaped = |needs: fn(char) -> bool| -> String {
+        let escape = |c| if needs(c) { format!("\\{c}") } else { String::from(c) };
+        text.chars().map(escape).collect()
+    };
+    match text.len() % 3 {
+        0 => format!("'{}'", escaped(|c| matches!(c, '\\' | '\''))),
+        1 => escaped(|c| c.is_ascii_whitespace() || matches!(c, '\\' | '\'' | '\x0b')),
+        _ => format!("'{}'", escaped(|c| !c.is_alphanumeric())),
+    }
 }
 
 /// A URL with the password in front of the host, or among the parameters; and what it says, but for
