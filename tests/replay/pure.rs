@@ -63,6 +63,9 @@ pub struct Played {
 /// No replay needs more; of floods without an end only so much is fed.
 const FED_MAX: usize = 8 * 1024 * 1024;
 
+/// The most iterations that a server may ask for, in thousands.
+const SLICES_MAX: u32 = 100;
+
 /// The most by which a replay may make the process grow.
 pub const GROWTH_MAX: i64 = 1024 * 1024;
 
@@ -181,6 +184,7 @@ pub fn play(vector: &Vector, index: usize, cut: Cut, tamper: Tamper) -> Played {
         },
         cut,
         fed: 0,
+        slices: 0,
     };
     replay.run();
     let Replay { player, mut played, .. } = replay;
@@ -246,6 +250,8 @@ struct Replay {
     random: u64,
     cut: Cut,
     fed: usize,
+    /// How often a thousand rounds of a key derivation were computed.
+    slices: u32,
 }
 
 impl Replay {
@@ -345,6 +351,8 @@ impl Replay {
             match event {
                 Ok(Some(event)) => self.take(event),
                 Ok(None) if self.session.is_deriving() => {
+                    self.slices += 1;
+                    assert!(self.slices <= SLICES_MAX, "the server has us compute for ever");
                     self.session.derive(1_000).expect("a response that fits");
                     self.speak();
                 }
