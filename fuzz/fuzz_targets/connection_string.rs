@@ -81,7 +81,7 @@ fn check(text: &str, password: Password) -> Option<Values> {
         }
     };
     let names_a_file = |name: &&str| values.get(*name).is_some_and(|value| !value.is_empty());
-    if !FILES.iter().any(|name| names_a_file(&name)) {
+    if !FILES.iter().any(names_a_file) {
         match text.parse::<Config>() {
             Ok(config) => {
                 let shown = format!("{config:?} {config:#?}");
@@ -187,8 +187,9 @@ fn pairs(input: &mut Input<'_>, quote: impl Fn(&str) -> String) -> (String, Vec<
     (words.collect::<Vec<_>>().join(" "), pairs)
 }
 
-/// As the manual asks for (libpq-connect, "Keyword/Value Connection Strings"), in one of three ways:
-/// in quotes; without, which no empty value can be; in quotes with more backslashes than needed.
+/// As the manual asks for (libpq-connect, "Keyword/Value Connection Strings"), in one of three
+/// ways: in quotes; without, which no empty value can be; in quotes, with more backslashes than
+/// needed.
 fn quoted(text: &str) -> String {
     let escaped = |needs: fn(char) -> bool| -> String {
         let escape = |c| if needs(c) { format!("\\{c}") } else { String::from(c) };

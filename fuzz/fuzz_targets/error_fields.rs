@@ -1,5 +1,5 @@
 //! ErrorResponse and NoticeResponse: what is kept of them is what a second reader keeps, it is text
-//! that can be shown anywhere, and a list of fields that does not end is refused wherever it is cut.
+//! that can be shown anywhere, and a list of fields is refused wherever it is cut.
 //!
 //! Input: a byte of flags, two bytes that choose a cut; with flag 0 fields of a type, a word by its
 //! number, and text behind it; else the body itself.

@@ -43,7 +43,8 @@ impl Harness {
     fn new(mode: u8) -> Self {
         let limits = SessionLimits {
             in_flight: [2, 3, 8, 256][usize::from(mode & 3)],
-            write_buffer: [2_560, SessionLimits::DEFAULT.write_buffer][usize::from(mode >> 2 & 1)],
+            // The smaller one holds all that a start has to send, and little more.
+            write_buffer: [5_120, SessionLimits::DEFAULT.write_buffer][usize::from(mode >> 2 & 1)],
             ..SessionLimits::DEFAULT
         };
         let mut harness = Self {

@@ -268,7 +268,7 @@ impl Model {
 fn offers(list: &[u8]) -> Option<(bool, bool)> {
     let names: Vec<&[u8]> = list.split(|byte| *byte == 0).collect();
     let [names @ .., b"", b""] = &names[..] else { return None };
-    let offers = |wanted: &str| names.iter().any(|name| *name == wanted.as_bytes());
+    let offers = |wanted: &str| names.contains(&wanted.as_bytes());
     let is_whole = !names.iter().any(|name| name.is_empty());
     is_whole.then(|| (offers("SCRAM-SHA-256"), offers("SCRAM-SHA-256-PLUS")))
 }
