@@ -37,7 +37,10 @@ mod turn;
 mod witness;
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+#[cfg(test)]
+use std::sync::mpsc::Receiver;
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::Thread;
@@ -230,9 +233,22 @@ fn core_config(config: &Config) -> CoreConfig {
     }
 }
 
-/// The thread: sleeps in the event loop, and runs a turn when there is reason to and nobody else
-/// is at it.
-fn run(shared: &Shared, mut poll: Poll) {
+/// The thread. However its loop ends, be it by a panic, which only a bug of ours can cause: all
+/// locks are lost and all requests end. Nobody is left to wait for somebody who is gone.
+fn run(shared: &Shared, poll: Poll) {
+    // What a panic has left half done is looked at once more, to be closed, and never again.
+    let _ = catch_unwind(AssertUnwindSafe(|| guard(shared, poll)));
+    shared.closing.store(true, Ordering::SeqCst);
+    let mut seat = shared.seat.lock().unwrap_or_else(PoisonError::into_inner);
+    let _ = catch_unwind(AssertUnwindSafe(|| seat.guard.close(shared)));
+    seat.guard.first = None;
+    drop(seat);
+    *shared.ended.lock().unwrap_or_else(PoisonError::into_inner) = true;
+    shared.ended_changed.notify_all();
+}
+
+/// Sleeps in the event loop, and runs a turn when there is reason to and nobody else is at it.
+fn guard(shared: &Shared, mut poll: Poll) {
     let mut events = Events::with_capacity(8);
     let mut readable = true;
     let mut pause = STAND_ASIDE;
@@ -263,14 +279,44 @@ fn run(shared: &Shared, mut poll: Poll) {
             || until == Time::ZERO
             || events.iter().any(|event| event.token() != WAKER);
     }
-    let mut seat = shared.seat.lock().unwrap_or_else(PoisonError::into_inner);
-    seat.guard.close(shared);
-    drop(seat);
-    *shared.ended.lock().unwrap_or_else(PoisonError::into_inner) = true;
-    shared.ended_changed.notify_all();
 }
 
 /// Whether the calling thread is this one.
 fn is_current(thread: &Thread) -> bool {
     thread.id() == std::thread::current().id()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A guard whose server never answers, and who waits for its first session.
+    fn waiting() -> (Arc<Shared>, Receiver<Result<(), Error>>, std::net::TcpListener) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        // Only the end of the guard ends the waiting.
+        let a_day = Duration::from_secs(24 * 60 * 60);
+        let config = Config::new().host("127.0.0.1").port(port).user("app").connect_timeout(a_day);
+        let (sender, receiver) = sync_channel(1);
+        let (shared, poll) = build(config.into_plan().unwrap(), sender).unwrap().unwrap();
+        let own = Arc::clone(&shared);
+        let thread = std::thread::spawn(move || run(&own, poll));
+        shared.watch.set_thread(thread.thread().clone());
+        (shared, receiver, listener)
+    }
+
+    #[test]
+    fn a_panic_in_a_turn_ends_the_manager_and_keeps_nobody_waiting() {
+        let (shared, receiver, _listener) = waiting();
+        let own = Arc::clone(&shared);
+        let turn = std::thread::spawn(move || {
+            let _seat = own.seat.lock();
+            panic!("a bug, for this test");
+        });
+        assert!(turn.join().is_err());
+        shared.kick();
+        assert!(!matches!(receiver.recv(), Ok(Ok(()))), "there was no session");
+        shared.close();
+        assert!(shared.closing.load(Ordering::SeqCst));
+    }
 }

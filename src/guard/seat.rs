@@ -119,7 +119,12 @@ impl Shared {
         fence(Ordering::SeqCst);
         match self.seat.try_lock() {
             Ok(seat) => Some(seat),
-            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            // A bug of ours, in somebody's turn: what it has left half done is for closing only.
+            Err(TryLockError::Poisoned(_)) => {
+                self.closing.store(true, Ordering::SeqCst);
+                let _ = self.thread_waker.wake();
+                None
+            }
             Err(TryLockError::WouldBlock) => None,
         }
     }

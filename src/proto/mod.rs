@@ -38,7 +38,7 @@ pub mod authentication;
 pub mod backend;
 pub mod budget;
 pub mod buffer;
-#[cfg(feature = "tls")]
+#[cfg(any(feature = "tls", fuzzing, feature = "__internals"))]
 pub mod end_point;
 pub mod fault;
 pub mod fields;
