@@ -11,19 +11,33 @@ use super::player::{Frontend, Good};
 pub struct Plain {
     /// The value of the one column, `bool` in binary or in text as the client asked for.
     pub value: bool,
+    /// Whether its client prepares a statement first: the session is ready when that is done.
+    pub prepares: bool,
     binary: bool,
+    parameters: u16,
     described: bool,
+    prepared: bool,
     greeted: bool,
     altered: Vec<Alteration>,
 }
 
-/// The OID of `bool` (catalog `pg_type`).
+/// The OIDs of `bool` and `bigint` (catalog `pg_type`).
 const BOOL_OID: u32 = 16;
+const BIGINT_OID: u32 = 20;
 
 impl Plain {
     /// A server that says true or false.
     pub fn new(value: bool) -> Self {
-        Self { value, binary: false, described: false, greeted: false, altered: Vec::new() }
+        Self {
+            value,
+            prepares: false,
+            binary: false,
+            parameters: 0,
+            described: false,
+            prepared: false,
+            greeted: false,
+            altered: Vec::new(),
+        }
     }
 
     fn row_description(&self) -> Vec<u8> {
@@ -71,7 +85,12 @@ impl Good for Plain {
 
     fn handle(&mut self, message: &Frontend, out: &mut Vec<u8>) {
         match message.tag {
-            b'P' => out.extend(items::message(b'1', b"")),
+            b'P' => {
+                // One parameter at the most: a key.
+                let has_one = message.body.windows(2).any(|window| window == b"$1");
+                self.parameters = u16::from(has_one);
+                out.extend(items::message(b'1', b""));
+            }
             b'B' => {
                 // The last format code, of the results, stands for the one column.
                 self.binary = message.body.ends_with(&[0, 1, 0, 1]);
@@ -79,8 +98,12 @@ impl Good for Plain {
             }
             b'D' => {
                 if message.body.first() == Some(&b'S') {
-                    // Parameters are taken for bigint, whatever they are.
-                    out.extend(items::message(b't', &[0, 0]));
+                    // A parameter is taken for bigint, whatever it is.
+                    let mut body = self.parameters.to_be_bytes().to_vec();
+                    for _ in 0..self.parameters {
+                        body.extend_from_slice(&BIGINT_OID.to_be_bytes());
+                    }
+                    out.extend(items::message(b't', &body));
                 }
                 out.extend(self.row_description());
                 self.described = true;
@@ -90,7 +113,10 @@ impl Good for Plain {
                 out.extend(items::message(b'C', b"SELECT 1\0"));
             }
             b'C' => out.extend(items::message(b'3', b"")),
-            b'S' => out.extend(items::message(b'Z', b"I")),
+            b'S' => {
+                self.prepared |= self.described;
+                out.extend(items::message(b'Z', b"I"));
+            }
             b'Q' => {
                 self.binary = false;
                 out.extend(self.row_description());
@@ -111,7 +137,7 @@ impl Good for Plain {
     }
 
     fn is_ready(&self) -> bool {
-        self.greeted
+        if self.prepares { self.prepared } else { self.greeted }
     }
 
     fn alter(&mut self, alteration: &Alteration) {
