@@ -52,9 +52,11 @@ impl Scram {
     pub fn challenge(&mut self, initial: &[u8], knobs: &Knobs) -> Result<Vec<u8>, String> {
         let text = String::from_utf8_lossy(initial);
         // Mechanism, NUL, four bytes of length, GS2 header (up to the second comma), the bare rest.
-        let bare = text.split_once("n=,r=").map(|(_, nonce)| format!("n=,r={nonce}"));
-        self.client_first_bare = bare.ok_or_else(|| format!("no nonce in {text:?}"))?;
-        let client_nonce = self.client_first_bare["n=,r=".len()..].to_owned();
+        // The name in it is the startup message's over again, and left out by some clients.
+        let bare = text.split_once(",,").map(|(_, bare)| bare).filter(|it| it.starts_with("n="));
+        let nonce = bare.and_then(|bare| bare.split_once(",r=")).map(|(_, nonce)| nonce);
+        let client_nonce = nonce.ok_or_else(|| format!("no nonce in {text:?}"))?.to_owned();
+        self.client_first_bare = bare.unwrap_or_default().to_owned();
         let nonce = match knobs.get("nonce") {
             None => format!("{client_nonce}of-the-server"),
             Some("same") => client_nonce.clone(),

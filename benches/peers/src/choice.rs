@@ -33,9 +33,12 @@ const CHOICES: &[(&str, &str)] = &[
     ("a24-iterations-1", "takes fewer than 4,096 iterations"),
     ("a24-iterations-4095", "takes fewer than 4,096 iterations"),
     ("a25-first-extension", "takes an extension behind the count, as RFC 5802 allows"),
-    ("a27-plus*", "takes no notice of an offer of SCRAM-SHA-256-PLUS in clear"),
+    ("a27-plus-first-in-clear", "takes no notice of an offer of SCRAM-SHA-256-PLUS in clear"),
+    ("a27-plus-last-in-clear", "takes no notice of an offer of SCRAM-SHA-256-PLUS in clear"),
     ("a28-*", "has no limit for the SCRAM attributes"),
     ("a30-notice-before-authentication", "takes notices before the authentication, as libpq does"),
+    ("a32-between*", "knows no NotificationResponse unless it listens"),
+    ("a32-refused*", "knows no NotificationResponse unless it listens"),
     ("a34-two-rows", "takes the first of two rows"),
 ];
 

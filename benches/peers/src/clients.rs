@@ -48,7 +48,12 @@ impl Client {
 /// A client that is connected.
 pub(crate) enum Session {
     Distlock { manager: distlock::Manager, held: Vec<distlock::Lock> },
-    TokioPostgres { client: tokio_postgres::Client, connection: JoinHandle<()> },
+    TokioPostgres {
+        client: tokio_postgres::Client,
+        connection: JoinHandle<()>,
+        /// Kept, since one that is dropped is closed at the server: the session would not be idle.
+        statement: Option<tokio_postgres::Statement>,
+    },
     Sqlx { connection: sqlx::pool::PoolConnection<sqlx::Postgres>, _pool: sqlx::PgPool },
 }
 
@@ -76,8 +81,13 @@ impl Session {
                 held.extend(lock);
                 Ok(granted)
             }
-            Self::TokioPostgres { client, .. } => {
-                let row = client.query_one(STATEMENT, &[&key]).await;
+            Self::TokioPostgres { client, statement, .. } => {
+                if statement.is_none() {
+                    let prepared = client.prepare(STATEMENT).await;
+                    *statement = Some(prepared.map_err(|error| chain(&error))?);
+                }
+                let statement = statement.as_ref().ok_or("no statement")?;
+                let row = client.query_one(statement, &[&key]).await;
                 row.and_then(|row| row.try_get(0)).map_err(|error| chain(&error))
             }
             Self::Sqlx { connection, .. } => {
@@ -140,7 +150,7 @@ async fn tokio_postgres(vector: &Vector, address: &Address) -> Result<Session, S
             println!("note of the connection: {}", chain(&error).escape_debug());
         }
     });
-    Ok(Session::TokioPostgres { client, connection })
+    Ok(Session::TokioPostgres { client, connection, statement: None })
 }
 
 async fn sqlx(vector: &Vector, address: &Address) -> Result<Session, String> {

@@ -48,9 +48,9 @@ pub(crate) fn short(runs: &[Run], left: &Left) -> Result<String, String> {
     let mut say = |line: &str| out.push_str(&format!("{line}\n"));
     let count = runs.iter().filter(|run| run.client == Client::Distlock).count();
     say(&format!(
-        "Measured on {}: {count} vectors, of which {} more mean nothing to other clients.\n",
+        "Measured on {}, {count} of the {} vectors; the others say nothing of other clients.\n",
         today(),
-        left.len()
+        count + left.len()
     ));
     say(&format!("| client | {} |", Verdict::ALL.map(Verdict::word).join(" | ")));
     say(&format!("|---|{}", "---|".repeat(Verdict::ALL.len())));
