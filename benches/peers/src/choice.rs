@@ -65,9 +65,8 @@ pub(crate) fn left_out(vector: &Vector) -> Option<&'static str> {
         return Some("about the next connections of a client that comes back by itself");
     }
     let steps = vector.connections.iter().flat_map(|connection| &connection.steps);
-    let mut own = steps.filter(|step| {
-        matches!(step, Step::Alter(_) | Step::Good(Until::Statement(_)))
-    });
+    let mut own =
+        steps.filter(|step| matches!(step, Step::Alter(_) | Step::Good(Until::Statement(_))));
     own.next().map(|_| "about the questions that distlock asks after connecting")
 }
 

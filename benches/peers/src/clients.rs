@@ -47,14 +47,20 @@ impl Client {
 
 /// A client that is connected.
 pub(crate) enum Session {
-    Distlock { manager: distlock::Manager, held: Vec<distlock::Lock> },
+    Distlock {
+        manager: distlock::Manager,
+        held: Vec<distlock::Lock>,
+    },
     TokioPostgres {
         client: tokio_postgres::Client,
         connection: JoinHandle<()>,
         /// Kept, since one that is dropped is closed at the server: the session would not be idle.
         statement: Option<tokio_postgres::Statement>,
     },
-    Sqlx { connection: sqlx::pool::PoolConnection<sqlx::Postgres>, _pool: sqlx::PgPool },
+    Sqlx {
+        connection: sqlx::pool::PoolConnection<sqlx::Postgres>,
+        _pool: sqlx::PgPool,
+    },
 }
 
 impl Session {

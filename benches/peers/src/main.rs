@@ -52,8 +52,7 @@ fn main() -> ExitCode {
 }
 
 fn replay_all(part: &str, write: bool) -> Result<(), String> {
-    let vectors =
-        format::load(&root().join("tests/vectors")).map_err(|error| error.to_string())?;
+    let vectors = format::load(&root().join("tests/vectors")).map_err(|error| error.to_string())?;
     scram::warm_up(judge::PASSWORD);
     let (mut taken, mut left) = (Vec::new(), Vec::new());
     for vector in vectors.into_iter().filter(|vector| vector.name.contains(part)) {

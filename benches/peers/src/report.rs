@@ -42,7 +42,7 @@ pub(crate) fn write(runs: &[Run], left: &Left) -> Result<(), String> {
     fs::write(path, long(runs, left)?).map_err(|error| error.to_string())
 }
 
-/// Totals, and a line for each class.
+/// Totals, and a line for each class, folded.
 pub(crate) fn short(runs: &[Run], left: &Left) -> Result<String, String> {
     let mut out = String::new();
     let mut say = |line: &str| out.push_str(&format!("{line}\n"));
@@ -62,6 +62,9 @@ pub(crate) fn short(runs: &[Run], left: &Left) -> Result<String, String> {
         }
         say(&format!("| {} {} | {} |", client.name(), version(client.name()), cells.join(" | ")));
     }
+    say("\n<details><summary>By class</summary>\n");
+    out.push_str(&by_class(runs)?);
+    out.push_str("\n</details>\n");
     Ok(out)
 }
 
@@ -72,8 +75,6 @@ fn long(runs: &[Run], left: &Left) -> Result<String, String> {
          Written by `scripts/peers --write`; [README.md](README.md) explains the words.\n\n",
     );
     out.push_str(&short(runs, left)?);
-    out.push_str("\n## By class\n\nThe number of vectors with each verdict.\n\n");
-    out.push_str(&by_class(runs)?);
     out.push_str("\n## What is not as it should be\n");
     for client in Client::ALL {
         let mut table = String::from("\n| vector | verdict | what was seen |\n|---|---|---|\n");

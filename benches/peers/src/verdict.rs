@@ -85,8 +85,9 @@ pub(crate) fn judge(client: Client, vector: &Vector, seen: &Seen) -> (Verdict, V
     let verdict = found.first().map_or(Verdict::Fine, |(verdict, _)| *verdict);
     let mut details: Vec<String> =
         found.into_iter().map(|(verdict, why)| format!("{}: {why}", verdict.word())).collect();
-    let said = seen.lines.iter().filter(|line| !line.starts_with("base "));
-    let said = said.filter(|line| !line.starts_with("end "));
+    let is_told =
+        |line: &&String| ["base ", "end ", "panic "].iter().any(|it| line.starts_with(it));
+    let said = seen.lines.iter().filter(|line| !is_told(line));
     details.extend(said.map(|line| line.chars().take(200).collect()));
     (verdict, details)
 }
@@ -158,9 +159,19 @@ fn received(vector: &Vector, seen: &Seen, add: &mut impl FnMut(Verdict, String))
                 Never::More => !matches!(&log[record.expected..], b"" | b"X\0\0\0\x04"),
             };
             if broken {
-                add(accepted(vector), format!("it went on: never {never:?}"));
+                add(accepted(vector), format!("it went on, against `{}`", line(never)));
             }
         }
+    }
+}
+
+/// The vector's line again.
+fn line(never: &Never) -> String {
+    match never {
+        Never::Tag(tag) => format!("never {}", char::from(*tag)),
+        Never::MoreThan(most, tag) => format!("never more-than {most} {}", char::from(*tag)),
+        Never::Bytes(bytes) => format!("never bytes \"{}\"", bytes.escape_ascii()),
+        Never::More => "never more".into(),
     }
 }
 
@@ -183,12 +194,7 @@ fn accepted(vector: &Vector) -> Verdict {
 }
 
 /// What the client's calls came to.
-fn answers(
-    client: Client,
-    vector: &Vector,
-    seen: &Seen,
-    add: &mut impl FnMut(Verdict, String),
-) {
+fn answers(client: Client, vector: &Vector, seen: &Seen, add: &mut impl FnMut(Verdict, String)) {
     let answer = |stage: &str| {
         let mut lines = seen.lines.iter().filter_map(|line| line.strip_prefix(stage));
         lines.next_back().map(|line| line.trim_start())
