@@ -33,6 +33,7 @@ const CHOICES: &[(&str, &str)] = &[
     ("a24-iterations-1", "takes fewer than 4,096 iterations"),
     ("a24-iterations-4095", "takes fewer than 4,096 iterations"),
     ("a25-first-extension", "takes an extension behind the count, as RFC 5802 allows"),
+    ("a25-first-salt-empty", "takes an empty salt, as the grammar of RFC 5802 allows"),
     ("a27-plus-first-in-clear", "takes no notice of an offer of SCRAM-SHA-256-PLUS in clear"),
     ("a27-plus-last-in-clear", "takes no notice of an offer of SCRAM-SHA-256-PLUS in clear"),
     ("a28-*", "has no limit for the SCRAM attributes"),

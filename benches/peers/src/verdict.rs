@@ -58,7 +58,7 @@ impl Verdict {
     /// The word of the tables.
     pub(crate) fn word(self) -> &'static str {
         match self {
-            Self::Fine => "as it should be",
+            Self::Fine => "ok",
             Self::Weak => "weak by default",
             Self::Waited => "waited",
             Self::Accepted => "accepted",
