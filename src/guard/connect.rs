@@ -312,3 +312,27 @@ impl std::fmt::Display for Address {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use mio::Poll;
+
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn an_attempt_does_not_go_where_a_name_led_before_it() {
+        let plan = Config::new().user("app").host("127.0.0.1,localhost").into_plan().unwrap();
+        let poll = Poll::new().unwrap();
+        let waker = Arc::new(Waker::new(poll.registry(), Token(1)).unwrap());
+        let mut connector = Connector::new(Arc::new(plan), None, 1);
+        // What an earlier attempt has looked up, and did not need: its first server was good.
+        let (sender, receiver) = sync_channel(1);
+        sender.send(Ok(vec![SocketAddr::from(([192, 0, 2, 1], 5432))])).unwrap();
+        connector.resolving[1] = Some(receiver);
+
+        connector.begin(&waker).unwrap();
+        let resolved = connector.resolving[1].as_ref().unwrap().recv().unwrap().unwrap();
+        assert!(resolved.iter().all(|address| address.ip().is_loopback()), "{resolved:?}");
+    }
+}
