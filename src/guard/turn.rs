@@ -252,7 +252,7 @@ impl Guard {
     fn connect(&mut self, shared: &Shared, now: Time) {
         if self.core.wants_connection(now) {
             self.core.begin_connecting(now);
-            if let Err(error) = self.connector.begin(&self.waker) {
+            if let Err(error) = self.connector.begin(now, &self.waker) {
                 return self.fail(shared, now, error);
             }
         }
