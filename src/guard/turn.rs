@@ -369,8 +369,9 @@ impl Guard {
                 let max_locks = self.plan.config.max_locks;
                 let warning = |lock_table| Warning::about_lock_table(max_locks, lock_table);
                 if let Some(peer) = &self.peer {
-                    let is_known = self.known.iter().any(|known| known.address == peer.address);
-                    if !is_known && self.known.len() < KNOWN_MAX {
+                    // Another server may answer there by now, which does not speak as much.
+                    self.known.retain(|known| known.address != peer.address);
+                    if self.known.len() < KNOWN_MAX {
                         self.known.push(peer.clone());
                     }
                 }
