@@ -11,6 +11,7 @@ use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+use std::time::Duration;
 
 use mio::{Registry, Token, Waker};
 
@@ -27,7 +28,7 @@ pub(crate) struct Connector {
     plan: Arc<Plan>,
     tls: Option<Arc<Tls>>,
     /// The names that are being looked up, by the index of their endpoint.
-    resolving: Vec<Option<Receiver<io::Result<Vec<SocketAddr>>>>>,
+    resolving: Vec<Option<Receiver<Resolved>>>,
     /// Endpoints still to be tried.
     endpoints: VecDeque<usize>,
     /// The endpoint whose addresses are tried, and until when its name is waited for.
@@ -52,6 +53,13 @@ pub(crate) struct Connection {
     /// Until when it is to be tried, if there are others.
     pub(crate) give_up_at: Time,
 }
+
+/// What a name was resolved to, and when.
+type Resolved = (Time, io::Result<Vec<SocketAddr>>);
+
+/// As long as the longest pause between two attempts: so much older than an attempt may its answers
+/// be, where the resolver takes longer than an attempt does.
+const FRESH: Duration = Duration::from_secs(5);
 
 impl Connector {
     pub(crate) fn new(plan: Arc<Plan>, tls: Option<Arc<Tls>>, seed: u64) -> Self {
@@ -85,7 +93,7 @@ impl Connector {
     /// # Errors
     ///
     /// When no thread can be had for resolving.
-    pub(crate) fn begin(&mut self, waker: &Arc<Waker>) -> Result<(), Error> {
+    pub(crate) fn begin(&mut self, now: Time, waker: &Arc<Waker>) -> Result<(), Error> {
         self.cancel();
         self.errors.clear();
         let mut order: Vec<usize> = (0..self.plan.endpoints.len()).collect();
@@ -94,6 +102,7 @@ impl Connector {
         }
         self.endpoints = order.into();
         for (endpoint, resolving) in self.plan.endpoints.iter().zip(&mut self.resolving) {
+            forget_stale(now, resolving);
             if let (Place::Name(host, port), None) = (&endpoint.place, &resolving) {
                 let receiver = resolve(host.clone(), *port, Arc::clone(waker));
                 *resolving = Some(receiver.map_err(|error| {
@@ -217,7 +226,7 @@ impl Connector {
                 let error = io::Error::other("the resolver's thread died");
                 self.errors.push((None, connect_error(place, unresolved, error)));
             }
-            Some(Ok(resolved)) => {
+            Some(Ok((_, resolved))) => {
                 *slot = None;
                 match resolved {
                     Ok(addresses) if addresses.is_empty() => {
@@ -281,16 +290,27 @@ impl Connector {
     }
 }
 
-fn resolve(
-    host: String,
-    port: u16,
-    waker: Arc<Waker>,
-) -> io::Result<Receiver<io::Result<Vec<SocketAddr>>>> {
+/// Drops an answer that an earlier attempt has not used, since the session was with a server before
+/// it in the list. That may be long ago, and the name stand for another machine by now.
+fn forget_stale(now: Time, resolving: &mut Option<Receiver<Resolved>>) {
+    match resolving.as_ref().map(Receiver::try_recv) {
+        None | Some(Err(TryRecvError::Empty)) => {}
+        Some(Ok(resolved)) if now.since(resolved.0) <= FRESH => {
+            let (sender, receiver) = sync_channel(1);
+            // There is room for one.
+            let _ = sender.send(resolved);
+            *resolving = Some(receiver);
+        }
+        Some(_) => *resolving = None,
+    }
+}
+
+fn resolve(host: String, port: u16, waker: Arc<Waker>) -> io::Result<Receiver<Resolved>> {
     let (sender, receiver) = sync_channel(1);
     std::thread::Builder::new().name("distlock-resolve".into()).spawn(move || {
         let resolved = (host.as_str(), port).to_socket_addrs().map(Iterator::collect);
         // The manager may be gone by now: then nobody wants to know.
-        let _ = sender.send(resolved);
+        let _ = sender.send((Time::now(), resolved));
         let _ = waker.wake();
     })?;
     Ok(receiver)
@@ -310,5 +330,41 @@ impl std::fmt::Display for Address {
             Self::Tcp(address) => write!(f, "{address}"),
             Self::Unix(path) => write!(f, "{}", path.display()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mio::Poll;
+
+    use super::*;
+    use crate::config::Config;
+
+    const STALE: ([u8; 4], u16) = ([192, 0, 2, 1], 5432);
+
+    /// What the second attempt takes `localhost` for, so long after the first has resolved it, and
+    /// has not needed it.
+    fn resolved_after(pause: Duration) -> Vec<SocketAddr> {
+        let plan = Config::new().user("app").host("127.0.0.1,localhost").into_plan().unwrap();
+        let poll = Poll::new().unwrap();
+        let waker = Arc::new(Waker::new(poll.registry(), Token(1)).unwrap());
+        let mut connector = Connector::new(Arc::new(plan), None, 1);
+        let now = Time::now();
+        let (sender, receiver) = sync_channel(1);
+        sender.send((now, Ok(vec![SocketAddr::from(STALE)]))).unwrap();
+        connector.resolving[1] = Some(receiver);
+        connector.begin(now.after(pause), &waker).unwrap();
+        connector.resolving[1].as_ref().unwrap().recv().unwrap().1.unwrap()
+    }
+
+    #[test]
+    fn an_attempt_does_not_go_where_a_name_led_long_before_it() {
+        let resolved = resolved_after(FRESH + Duration::from_nanos(1));
+        assert!(resolved.iter().all(|address| address.ip().is_loopback()), "{resolved:?}");
+    }
+
+    #[test]
+    fn an_answer_that_came_between_two_attempts_counts_for_the_second() {
+        assert_eq!(resolved_after(FRESH), [SocketAddr::from(STALE)]);
     }
 }

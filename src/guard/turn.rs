@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, channel};
+use std::sync::mpsc::{SyncSender, TryRecvError};
 
 use mio::{Registry, Token, Waker};
 
@@ -17,7 +17,7 @@ use super::core::{Attempt, Change, Core};
 use super::holds::Holds;
 use super::startup::{locks, startup};
 use super::stream::{Address, Input, Stream};
-use super::witness::Witness;
+use super::witness::{Hearing, Witness};
 use crate::clock::Time;
 use crate::config::Plan;
 use crate::context::Cause;
@@ -37,7 +37,7 @@ pub(crate) struct Guard {
     /// Whom the session, or the attempt to get one, is with.
     pub(crate) peer: Option<Peer>,
     /// The witness that is being heard.
-    pub(crate) witness: Option<Receiver<Result<(), Error>>>,
+    pub(crate) witness: Option<Hearing>,
     /// With whom there was a session before: no witness has to be heard again, and nobody is asked
     /// again for a protocol version that it does not speak.
     pub(crate) known: Vec<Peer>,
@@ -252,7 +252,7 @@ impl Guard {
     fn connect(&mut self, shared: &Shared, now: Time) {
         if self.core.wants_connection(now) {
             self.core.begin_connecting(now);
-            if let Err(error) = self.connector.begin(&self.waker) {
+            if let Err(error) = self.connector.begin(now, &self.waker) {
                 return self.fail(shared, now, error);
             }
         }
@@ -314,11 +314,12 @@ impl Guard {
         let tls = self.connector.tls().cloned();
         let witness = Witness { plan, tls, endpoint, address, version, question, deadline };
         // Without a thread there is no witness, which the turn notices.
-        self.witness = Some(witness.ask(Arc::clone(&self.waker)).unwrap_or_else(|_| channel().1));
+        let hearing = witness.ask(Arc::clone(&self.waker));
+        self.witness = Some(hearing.unwrap_or_else(|_| Hearing::of_nobody()));
     }
 
     fn hear_witness(&mut self, shared: &Shared, now: Time) {
-        let testimony = match self.witness.as_ref().map(Receiver::try_recv) {
+        let testimony = match self.witness.as_ref().map(Hearing::try_recv) {
             None | Some(Err(TryRecvError::Empty)) => return,
             Some(Ok(testimony)) => testimony,
             Some(Err(TryRecvError::Disconnected)) => Err(Error::Connect {
@@ -335,7 +336,7 @@ impl Guard {
 
     fn hang_up(&mut self) {
         self.stream = None;
-        // What it still finds out is about a session that is gone.
+        // It is about a session that is gone, and goes.
         self.witness = None;
     }
 
@@ -368,8 +369,9 @@ impl Guard {
                 let max_locks = self.plan.config.max_locks;
                 let warning = |lock_table| Warning::about_lock_table(max_locks, lock_table);
                 if let Some(peer) = &self.peer {
-                    let is_known = self.known.iter().any(|known| known.address == peer.address);
-                    if !is_known && self.known.len() < KNOWN_MAX {
+                    // Another server may answer there by now, which does not speak as much.
+                    self.known.retain(|known| known.address != peer.address);
+                    if self.known.len() < KNOWN_MAX {
                         self.known.push(peer.clone());
                     }
                 }

@@ -91,6 +91,27 @@ fn a_server_that_returns_no_rows_is_refused_as_no_postgresql() {
 }
 
 #[test]
+fn what_no_longer_takes_protocol_3_2_is_asked_for_it_once_more_and_not_at_every_reconnect() {
+    let cluster = TempCluster::start();
+    let relay = Relay::start(&cluster, Treatment::Fair);
+    let manager = connect(relay.config());
+    // Another one behind the same address, say.
+    relay.turns(Treatment::HangsUpOn3_2);
+    let mut sql = cluster.sql();
+    let mut asked = Vec::new();
+    for _ in 0..3 {
+        let held = lock_when_back(&manager, 1);
+        let backend = pg_locks_advisory(&mut sql)[0].1;
+        sql.query(&format!("SELECT pg_terminate_backend({backend})"));
+        assert!(held.context().done().wait_timeout(LIMIT).is_some());
+        drop(held);
+        lock_when_back(&manager, 1).unlock().expect("it was held");
+        asked.push(relay.asked_3_2());
+    }
+    assert!(asked.iter().all(|count| *count == asked[0]), "{asked:?}");
+}
+
+#[test]
 fn what_does_not_take_protocol_3_2_is_asked_for_3_0_and_from_then_on_for_nothing_else() {
     let cluster = TempCluster::start();
     for treatment in

@@ -3,7 +3,7 @@
 //! Every error names the parameter and the path. The bytes of a private key are wiped as soon as
 //! the cryptography has its own copy; that copy is freed, but not wiped, with the manager.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -129,11 +129,16 @@ fn read(
     check: impl FnOnce(&File) -> Result<(), Error>,
 ) -> Result<Zeroizing<Vec<u8>>, Error> {
     let unreadable = |error| unreadable(parameter, path, &error);
+    let check_kind = |metadata: &Metadata| match metadata.is_file() && metadata.len() <= FILE_MAX {
+        true => Ok(()),
+        false => Err(unusable(parameter, path, format_args!("expected a file of a few kilobytes"))),
+    };
+    // Before it is opened: opening a pipe would wait for its other end.
+    check_kind(&path.metadata().map_err(unreadable)?)?;
     let file = File::open(path).map_err(unreadable)?;
+    // And again, as the name may stand for another file by now.
     let metadata = file.metadata().map_err(unreadable)?;
-    if !metadata.is_file() || metadata.len() > FILE_MAX {
-        return Err(unusable(parameter, path, format_args!("expected a file of a few kilobytes")));
-    }
+    check_kind(&metadata)?;
     check(&file)?;
     // Room for all of it from the start: growing would leave copies behind.
     let room = usize::try_from(metadata.len()).unwrap_or_default().saturating_add(1);

@@ -399,6 +399,28 @@ fn a_key_that_others_can_read_is_refused() {
 }
 
 #[test]
+fn a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for() {
+    let folder = Folder::new("pipe");
+    let pipe = folder.0.join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let (certificate, _) = identity();
+    let base = SslOptions { mode: SslMode::Require, ..SslOptions::default() };
+    let cert = Some(folder.write("cert", &pem("CERTIFICATE", &certificate)));
+    let rows = [
+        SslOptions { root_cert: Some(RootCert::File(pipe.clone())), ..base.clone() },
+        SslOptions { cert: Some(pipe.clone()), key: Some(pipe.clone()), ..base.clone() },
+        SslOptions { cert, key: Some(pipe), ..base },
+    ];
+    for options in rows {
+        // On a thread: a test that waits for the other end of the pipe would never fail.
+        let (told, text) = std::sync::mpsc::channel();
+        std::thread::spawn(move || told.send(refusal(&options)));
+        let text = text.recv_timeout(std::time::Duration::from_secs(20)).unwrap();
+        assert!(text.contains("expected a file"), "{text}");
+    }
+}
+
+#[test]
 fn a_policy_that_cannot_be_kept_is_refused() {
     let base = SslOptions { mode: SslMode::VerifyFull, ..SslOptions::default() };
     assert!(refusal(&base).contains("sslrootcert"));

@@ -3,8 +3,8 @@
 
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use distlock::Config;
@@ -34,6 +34,7 @@ pub enum Treatment {
 pub struct Relay {
     address: SocketAddr,
     asked_3_2: Arc<AtomicU32>,
+    treatment: Arc<Mutex<Treatment>>,
 }
 
 impl Relay {
@@ -43,14 +44,22 @@ impl Relay {
         let server = SocketAddr::from((Ipv4Addr::LOCALHOST, cluster.port()));
         let asked_3_2 = Arc::new(AtomicU32::new(0));
         let asked = Arc::clone(&asked_3_2);
+        let treatment = Arc::new(Mutex::new(treatment));
+        let current = Arc::clone(&treatment);
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let asked = Arc::clone(&asked);
+                let treatment = *current.lock().expect("no test fails with it");
                 // A connection that breaks is over; the test sees it at the other end.
                 thread::spawn(move || serve(client, server, treatment, &asked));
             }
         });
-        Self { address, asked_3_2 }
+        Self { address, asked_3_2, treatment }
+    }
+
+    /// How it treats the connections that come from now on.
+    pub fn turns(&self, treatment: Treatment) {
+        *self.treatment.lock().expect("no test fails with it") = treatment;
     }
 
     /// The way through it to the cluster's database `postgres`.
