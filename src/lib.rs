@@ -58,6 +58,10 @@
 //! * **I10 Server bytes are hostile.** They can end the session; they can never panic, hang, grow
 //!   memory, or make a grant.
 //!
+//! # Features
+//!
+//! * `tls` (off by default): TLS to the server, by rustls; see [`Config`], "TLS".
+//!
 //! # Words
 //!
 //! *Session*: one connection to the server, from its start to its end. *Holder*: who has a
