@@ -171,7 +171,7 @@ fn may_be_about_version(error: &Error) -> bool {
 /// refuses who we are is the last word.
 fn may_be_better_elsewhere(error: &Error) -> bool {
     match error {
-        Error::Connect { .. } | Error::Unsuitable { .. } => true,
+        Error::Connect { .. } | Error::Unsuitable { .. } | Error::Protocol(_) => true,
         Error::Server { sqlstate, .. } => sqlstate.as_str().starts_with("57P0"),
         _ => false,
     }
