@@ -164,7 +164,8 @@ fn attempts_that_fail_do_not_pile_up_witnesses() {
         most = most.max(witnesses());
         CONNECTIONS.load(Ordering::SeqCst) >= before + 5
     });
-    assert!(most <= 2, "{most} witnesses at once");
+    // One, and those that are about to end on a busy machine; all five would be there else.
+    assert!(most <= 3, "{most} witnesses at once");
     assert!(manager.try_lock(&Context::background(), 1).is_err());
     manager.close();
     wait_until("nothing of a closed manager is left", || witnesses() == 0);

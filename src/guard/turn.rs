@@ -290,9 +290,12 @@ impl Guard {
         let attempt = Attempt {
             others: self.connector.has_more(),
             give_up_at,
-            silent_until: match can_ask_older {
-                true => now.after(give_up_at.since(now) / 2),
-                false => Time::NEVER,
+            silent_until: match (can_ask_older, known) {
+                (true, None) => now.after(give_up_at.since(now) / 2),
+                // It has spoken this version: silence is for other reasons. If it is not, the next
+                // attempt will tell.
+                (true, Some(_)) => self.core.connect_deadline(),
+                (false, _) => Time::NEVER,
             },
         };
         let witness = config.witness && known.is_none();
@@ -362,6 +365,16 @@ impl Guard {
         self.apply(Some(change), shared);
     }
 
+    /// A known peer that does not answer any more, or hangs up, is asked for the older version the
+    /// next time: another one may stand there by now.
+    fn doubt(&mut self, error: &Error) {
+        let (Error::Connect { .. }, Some(peer)) = (error, &self.peer) else { return };
+        let known = self.known.iter_mut().find(|known| known.address == peer.address);
+        if let Some(known) = known.filter(|_| !self.plan.config.refuse_3_0) {
+            known.version = ProtocolVersion::V3_0;
+        }
+    }
+
     fn apply(&mut self, change: Option<Change>, shared: &Shared) {
         match change {
             None => {}
@@ -391,12 +404,14 @@ impl Guard {
             }
             Some(Change::NextAddress(error)) => {
                 self.hang_up();
+                self.doubt(&error);
                 let address = self.peer.as_ref().map(|peer| peer.address.clone());
                 self.connector.reject(address, error);
                 self.unfinished = true;
             }
             Some(Change::Ended(error)) => {
                 self.hang_up();
+                self.doubt(&error);
                 self.peer = None;
                 self.connector.cancel();
                 if let Some(first) = self.first.take() {

@@ -1,6 +1,10 @@
 //! Several servers in one configuration: of a primary and its standbys the primary is found, and
 //! followed when it moves.
 
+use std::io::Write as _;
+use std::net::{Ipv4Addr, TcpListener};
+use std::thread;
+
 use distlock::{Config, Manager};
 
 use crate::support::{StopMode, TempCluster, pg_locks_advisory};
@@ -50,4 +54,24 @@ fn with_a_list_of_servers_the_manager_follows_the_primary() {
     assert_eq!(pg_locks_advisory(&mut standby.sql()).len(), 1);
     again.unlock().expect("it was held");
     assert!(is_with(&manager, &standby));
+}
+
+#[test]
+fn what_is_no_postgresql_does_not_keep_the_servers_behind_it_from_being_tried() {
+    let primary = TempCluster::start();
+    for words in ["SSH-2.0-OpenSSH_9.6\r\n", "HTTP/1.1 400 Bad Request\r\n\r\n", "\u{4a}\0\0\0\n8"]
+    {
+        let other = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let port = other.local_addr().expect("bound").port();
+        thread::spawn(move || {
+            let mut kept = Vec::new();
+            for mut client in other.incoming().flatten() {
+                let _ = client.write_all(words.as_bytes());
+                kept.push(client);
+            }
+        });
+        let hosts = [("127.0.0.1", port), ("127.0.0.1", primary.port())];
+        let manager = connect(Config::new().hosts(hosts).user("postgres").dbname("postgres"));
+        assert!(is_with(&manager, &primary));
+    }
 }

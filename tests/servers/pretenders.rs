@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use distlock::{Config, Error, Proxy, Unsuitability};
+use distlock::{Config, Error, Manager, Proxy, Unsuitability};
 
 use crate::rig::{Fake, Manners, Pglite, Relay, Treatment};
-use crate::support::{TempCluster, pg_locks_advisory};
+use crate::support::{TempCluster, pg_locks_advisory, wait_until};
 use crate::{LIMIT, connect, lock, lock_when_back, refused, says, try_lock};
 
 #[track_caller]
@@ -90,25 +90,46 @@ fn a_server_that_returns_no_rows_is_refused_as_no_postgresql() {
     }
 }
 
+/// Ends the session of the lock, and waits until the manager has another one.
+fn lose_session(cluster: &TempCluster, manager: &Manager) {
+    let mut sql = cluster.sql();
+    let held = lock_when_back(manager, 1);
+    let backend = pg_locks_advisory(&mut sql)[0].1;
+    sql.query(&format!("SELECT pg_terminate_backend({backend})"));
+    assert!(held.context().done().wait_timeout(LIMIT).is_some());
+    drop(held);
+    lock_when_back(manager, 1).unlock().expect("it was held");
+}
+
 #[test]
 fn what_no_longer_takes_protocol_3_2_is_asked_for_it_once_more_and_not_at_every_reconnect() {
     let cluster = TempCluster::start();
-    let relay = Relay::start(&cluster, Treatment::Fair);
-    let manager = connect(relay.config());
-    // Another one behind the same address, say.
-    relay.turns(Treatment::HangsUpOn3_2);
-    let mut sql = cluster.sql();
-    let mut asked = Vec::new();
-    for _ in 0..3 {
-        let held = lock_when_back(&manager, 1);
-        let backend = pg_locks_advisory(&mut sql)[0].1;
-        sql.query(&format!("SELECT pg_terminate_backend({backend})"));
-        assert!(held.context().done().wait_timeout(LIMIT).is_some());
-        drop(held);
-        lock_when_back(&manager, 1).unlock().expect("it was held");
-        asked.push(relay.asked_3_2());
+    for treatment in [Treatment::HangsUpOn3_2, Treatment::IgnoresThe3_2] {
+        let relay = Relay::start(&cluster, Treatment::Fair);
+        let manager = connect(relay.config().connect_timeout(Duration::from_secs(2)));
+        // Another one behind the same address, say.
+        relay.turns(treatment);
+        lose_session(&cluster, &manager);
+        let asked = relay.asked_3_2();
+        lose_session(&cluster, &manager);
+        lose_session(&cluster, &manager);
+        assert_eq!(relay.asked_3_2(), asked, "{treatment:?}");
     }
-    assert!(asked.iter().all(|count| *count == asked[0]), "{asked:?}");
+}
+
+#[test]
+fn a_known_server_that_has_become_slow_has_the_whole_connect_timeout_for_its_answer() {
+    let cluster = TempCluster::start();
+    let relay = Relay::start(&cluster, Treatment::Fair);
+    let manager = connect(relay.config().connect_timeout(Duration::from_millis(3_500)));
+    let mut sql = cluster.sql();
+    // It says nothing for so long: more than half of the time that there is.
+    sql.query("ALTER SYSTEM SET pre_auth_delay = 2");
+    sql.query("SELECT pg_reload_conf()");
+    wait_until("the setting is in force", LIMIT, || {
+        sql.value("SHOW pre_auth_delay").as_deref() == Some("2s")
+    });
+    lose_session(&cluster, &manager);
 }
 
 #[test]

@@ -109,6 +109,8 @@ impl Core {
             return None;
         }
         let can_ask_older = attempt.silent_until != Time::NEVER && session.is_unanswered();
+        // The rest of the time is that of the others.
+        let can_ask_older = can_ask_older && !(attempt.others && now >= attempt.give_up_at);
         let change = if can_ask_older && may_be_about_version(error) {
             Change::OlderProtocol
         } else if attempt.others && may_be_better_elsewhere(error) {
@@ -169,7 +171,7 @@ fn may_be_about_version(error: &Error) -> bool {
 /// refuses who we are is the last word.
 fn may_be_better_elsewhere(error: &Error) -> bool {
     match error {
-        Error::Connect { .. } | Error::Unsuitable { .. } => true,
+        Error::Connect { .. } | Error::Unsuitable { .. } | Error::Protocol(_) => true,
         Error::Server { sqlstate, .. } => sqlstate.as_str().starts_with("57P0"),
         _ => false,
     }

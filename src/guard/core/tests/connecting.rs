@@ -87,6 +87,19 @@ fn a_silent_server_leaves_time_for_the_others_and_the_deadline_ends_it_all() {
 }
 
 #[test]
+fn a_known_server_has_all_of_its_share_for_an_answer_and_no_more() {
+    let known = Attempt { silent_until: at(10_000), give_up_at: at(3_000), others: true };
+    let mut world = World::attempting(startup(), known);
+    assert!(matches!(world.hang_up(at(1)), Change::OlderProtocol));
+    let mut world = World::attempting(startup(), known);
+    assert_eq!(world.core.next_timeout(), at(3_000));
+    assert!(matches!(world.timeout(at(3_000)), Some(Change::NextAddress(_))));
+    let mut world = World::attempting(startup(), Attempt { others: false, ..known });
+    assert_eq!(world.core.next_timeout(), at(10_000));
+    assert!(matches!(world.timeout(at(10_000)), Some(Change::Ended(_))));
+}
+
+#[test]
 fn a_session_waits_for_its_witness() {
     let purpose = Purpose::Locks(LockSession { witness: true, ..rehearsal::lock_session() });
     let all = greeting();
