@@ -78,7 +78,7 @@ mod context;
 mod error;
 mod foreign;
 mod guard;
-mod key;
+pub mod key;
 mod lock;
 mod manager;
 #[cfg(not(any(fuzzing, feature = "__internals")))]
