@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const FILE_LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: usize = 70;
 const COLUMNS_MAX: usize = 100;
-const SOURCE_FILES_MAX: usize = 80;
+const SOURCE_FILES_MAX: usize = 82;
 
 struct Source {
     path: String,
@@ -132,6 +132,9 @@ fn the_public_face_does_not_know_the_protocol_or_the_guard() {
         let source = sources("src").into_iter().find(|s| s.path == format!("src/{name}.rs"));
         let source = source.expect("the file is where the rule looks for it");
         findings.forbid(&source, &["crate::proto", "crate::guard"]);
+    }
+    for source in sources("src/key").iter() {
+        findings.forbid(source, &["crate::proto", "crate::guard"]);
     }
     for source in sources("src/config").iter() {
         findings.forbid(source, &["crate::proto", "crate::guard", "crate::slots"]);

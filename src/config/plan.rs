@@ -28,7 +28,7 @@ pub(crate) struct Endpoint {
     /// The name that the server's certificate has to carry, and that errors show.
     #[cfg_attr(
         not(any(fuzzing, feature = "tls", feature = "__internals")),
-        expect(dead_code, reason = "certificates need it")
+        allow(dead_code, reason = "certificates need it")
     )]
     pub(crate) host: String,
     /// Meant for this server alone.
