@@ -60,12 +60,13 @@ pub(crate) fn disagreement(_: Disagreement) -> Violation {
     }
 }
 
-/// The connect deadline passed.
-pub(crate) fn connect_timeout(limit: Duration, state: &str, server: &str) -> Error {
+/// The connect deadline passed, or the share of it that this server had.
+pub(crate) fn connect_timeout(limit: Duration, shared: bool, state: &str, server: &str) -> Error {
+    let share = if shared { "its share of " } else { "" };
     Error::Connect {
         address: server.into(),
         reason: format!(
-            "no usable session within {limit:?} (it hung {state}); check that this is the \
+            "no usable session within {share}{limit:?} (it hung {state}); check that this is the \
              address of a PostgreSQL server, or raise connect_timeout"
         )
         .into(),

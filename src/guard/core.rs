@@ -214,7 +214,9 @@ impl Core {
                 Link::Starting { session, .. } => session.state(),
                 _ => "before a connection was made",
             };
-            let error = convert::connect_timeout(self.config.connect_timeout, state, &self.server);
+            let shared = self.attempt_deadline() < self.connect_deadline();
+            let limit = self.config.connect_timeout;
+            let error = convert::connect_timeout(limit, shared, state, &self.server);
             return Some(self.fail(now, Cause::ConnectionLost, error, sink));
         }
         if self.is_overdue(now) {
