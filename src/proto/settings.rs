@@ -232,21 +232,8 @@ fn milliseconds(shown: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::rehearsal::{SESSION_SETTINGS as SETTINGS, SETTINGS as ROW};
     use super::*;
-
-    const SETTINGS: SessionSettings = SessionSettings {
-        idle_session_timeout_ms: 10_000,
-        tcp_keepalives_idle_s: 2,
-        tcp_keepalives_interval_s: 2,
-        tcp_keepalives_count: 5,
-        tcp_user_timeout_ms: 10_000,
-        client_connection_check_interval_ms: 2_000,
-        transport: Transport::Tcp,
-    };
-
-    /// What PostgreSQL 15.18 returned over TCP.
-    const ROW: [&str; 11] =
-        ["pg_catalog", "0", "0", "on", "read committed", "2", "2", "5", "10000", "10s", "2s"];
 
     fn check(
         settings: &SessionSettings,
