@@ -1,20 +1,23 @@
 //! Asking for a lock, and waiting for the answer: by blocking or by `.await`.
 
+mod asking;
+mod settling;
+
 use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{self, Poll};
-use std::thread;
 use std::time::Duration;
 
+pub(crate) use self::asking::{Asking, ask};
+use self::settling::Settling;
 use crate::clock::Time;
-use crate::context::{Cause, Context, WatchKey};
+use crate::context::{Cause, Context};
 use crate::error::Error;
 use crate::key::Key;
 use crate::lock::Lock;
-use crate::slots::{Answer, Drive, Mode, Request, Ticket, Waiter, Work};
-use crate::timer::{self, Alarm};
+use crate::slots::{Drive, Grant, Mode, Want, Wish, Work};
 
 /// A request for a lock, from [`Manager::acquire`](crate::Manager::acquire): nothing happens until
 /// it is ended by [`wait`](Acquire::wait), [`try_now`](Acquire::try_now),
@@ -36,11 +39,27 @@ pub struct Acquire {
     key: Key,
     context: Context,
     timeout: Option<Duration>,
+    shared: bool,
+    slots: Option<u32>,
+    fenced: bool,
+    settle: Duration,
 }
+
+/// The most slots that a counted lock can have; see [`Acquire::slots`].
+const SLOTS_MAX: u16 = 1024;
 
 impl Acquire {
     pub(crate) fn new(drive: Arc<dyn Drive>, key: Key) -> Self {
-        Self { drive, key, context: Context::background(), timeout: None }
+        Self {
+            drive,
+            key,
+            context: Context::background(),
+            timeout: None,
+            shared: false,
+            slots: None,
+            fenced: false,
+            settle: Duration::ZERO,
+        }
     }
 
     /// The context that ends the waiting, and that the lock's own context is a child of. The
@@ -77,6 +96,84 @@ impl Acquire {
         self
     }
 
+    /// To share the key with all who ask for it in this way; nobody has it alone meanwhile.
+    ///
+    /// Who waits to have a key alone is not starved by sharers: new ones wait behind it, in this
+    /// process and in others. A try that would overtake it is refused.
+    ///
+    /// ```no_run
+    /// # fn example(manager: &distlock::Manager) -> Result<(), distlock::Error> {
+    /// let reader = manager.acquire("table").shared().wait()?;
+    /// let another = manager.acquire("table").shared().wait()?; // both at once
+    /// assert!(manager.acquire("table").try_now()?.is_none());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn shared(mut self) -> Self {
+        self.shared = true;
+        self
+    }
+
+    /// As one of at most `count` holders, in all processes together: a counted lock, or semaphore.
+    ///
+    /// A counted lock is a lock of its own: it does not exclude the holders of the plain key. All
+    /// who use it have to give the same `count`, from 1 to 1,024; who gives a larger one lets more
+    /// in. It is found in one round trip, by trying the slots in their order.
+    ///
+    /// ```no_run
+    /// # fn example(manager: &distlock::Manager) -> Result<(), distlock::Error> {
+    /// // No more than three at a time, in the whole fleet.
+    /// let lock = manager.acquire("render").slots(3).wait()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn slots(mut self, count: u32) -> Self {
+        self.slots = Some(count);
+        self
+    }
+
+    /// With a fencing token, [`Lock::token`], which is larger than that of every earlier fenced
+    /// grant of the cluster.
+    ///
+    /// A lock can be lost while its holder is at work. A resource outside of the process that
+    /// keeps the largest token that it has seen, and refuses smaller ones, is safe from a holder
+    /// that comes late; see [`Token`](crate::Token). It costs a record in the write-ahead log,
+    /// which is flushed before the grant counts.
+    ///
+    /// ```no_run
+    /// # fn example(manager: &distlock::Manager) -> Result<(), distlock::Error> {
+    /// let lock = manager.acquire("ledger").fenced().wait()?;
+    /// println!("write with {}", lock.token().expect("it is fenced"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn fenced(mut self) -> Self {
+        self.fenced = true;
+        self
+    }
+
+    /// Keeps a grant back for `pause`, counted from the moment the server gave the key to this
+    /// process, before it is told.
+    ///
+    /// When the server ends a session, its key is free at once, while its holder may believe in it
+    /// for as long as the lease says ([`Config::lease`](crate::Config::lease)). With a pause that
+    /// is longer than the lease of all who use the key (and its drift and slack: L + 0.1 % + 50
+    /// ms), two holders never believe at the same time. That the former holder released in good
+    /// order cannot be known, but for one in this process; so the pause is always made, and only a
+    /// key that this process has had for longer already is told at once.
+    ///
+    /// ```no_run
+    /// # fn example(manager: &distlock::Manager) -> Result<(), distlock::Error> {
+    /// let pause = std::time::Duration::from_millis(6_100);
+    /// let lock = manager.acquire("ledger").settle(pause).wait()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn settle(mut self, pause: Duration) -> Self {
+        self.settle = pause;
+        self
+    }
+
     /// Blocks until the lock is granted.
     ///
     /// Waiters of one manager get the key in the order they came. Between managers there is no
@@ -99,14 +196,8 @@ impl Acquire {
     /// # }
     /// ```
     pub fn wait(self) -> Result<Lock, Error> {
-        let deadline = self.deadline();
-        let work = Work::Lock { key: self.key, mode: Mode::Wait };
-        let answer = ask(&*self.drive, work, &self.context, deadline)?;
-        match to_lock(&self.drive, self.key, answer) {
-            Some(lock) => Ok(lock),
-            // A request that waits is never refused; if it were, it would not hold the lock.
-            None => Err(Error::Canceled(Cause::Canceled)),
-        }
+        // A request that waits is never refused; if it were, it would not hold the lock.
+        self.block(Mode::Wait)?.ok_or(Error::Canceled(Cause::Canceled))
     }
 
     /// Asks once, and blocks for the answer: `None` when the lock is taken.
@@ -124,10 +215,7 @@ impl Acquire {
     /// # }
     /// ```
     pub fn try_now(self) -> Result<Option<Lock>, Error> {
-        let deadline = self.deadline();
-        let work = Work::Lock { key: self.key, mode: Mode::Try };
-        let answer = ask(&*self.drive, work, &self.context, deadline)?;
-        Ok(to_lock(&self.drive, self.key, answer))
+        self.block(Mode::Try)
     }
 
     /// Asks once, and awaits the answer: `None` when the lock is taken.
@@ -149,25 +237,56 @@ impl Acquire {
     /// # }
     /// ```
     pub async fn try_async(self) -> Result<Option<Lock>, Error> {
-        let (drive, key) = (Arc::clone(&self.drive), self.key);
-        let answer = self.into_asking(Mode::Try).await?;
-        Ok(to_lock(&drive, key, answer))
+        self.into_acquiring(Mode::Try).granted().await
+    }
+
+    fn block(self, mode: Mode) -> Result<Option<Lock>, Error> {
+        let deadline = self.deadline();
+        let answer = ask(&*self.drive, self.work(mode)?, &self.context, deadline)?;
+        let Some(grant) = answer else { return Ok(None) };
+        let until = self.told_at(&grant);
+        let lock = Lock::new(self.key, grant, self.drive);
+        settling::wait(lock, until, deadline).map(Some)
+    }
+
+    fn work(&self, mode: Mode) -> Result<Work, Error> {
+        let want = match (self.shared, self.slots) {
+            (false, None) => Want::Exclusive,
+            (true, None) if !self.fenced => Want::Shared,
+            (false, Some(count)) if !self.fenced => match u16::try_from(count) {
+                Ok(count @ 1..=SLOTS_MAX) => Want::Slot(count),
+                _ => return Err(Error::Request("slots() takes a count from 1 to 1,024")),
+            },
+            (true, Some(_)) => {
+                return Err(Error::Request("shared() and slots() exclude each other"));
+            }
+            _ => {
+                let reason = "fenced() is for who has the key alone: leave out shared() or slots()";
+                return Err(Error::Request(reason));
+            }
+        };
+        Ok(Work::Lock { key: self.key, wish: Wish { want, fenced: self.fenced }, mode })
     }
 
     fn deadline(&self) -> Time {
         self.timeout.map_or(Time::NEVER, |timeout| Time::now().after(timeout))
     }
 
-    fn into_asking(self, mode: Mode) -> Asking {
-        Asking {
-            deadline: self.deadline(),
-            work: Work::Lock { key: self.key, mode },
-            drive: self.drive,
-            context: self.context,
-            ticket: None,
-            watch: None,
-            alarm: None,
-        }
+    /// When a grant is told; see [`Acquire::settle`].
+    fn told_at(&self, grant: &Grant) -> Time {
+        if self.settle.is_zero() { Time::ZERO } else { grant.since.after(self.settle) }
+    }
+
+    fn into_acquiring(self, mode: Mode) -> Acquiring {
+        let deadline = self.deadline();
+        let state = match self.work(mode) {
+            Ok(work) => {
+                let drive = Arc::clone(&self.drive);
+                State::Asking(Asking::new(drive, work, self.context.clone(), deadline))
+            }
+            Err(error) => State::Over(Some(error)),
+        };
+        Acquiring { acquire: self, deadline, state }
     }
 }
 
@@ -176,7 +295,7 @@ impl IntoFuture for Acquire {
     type IntoFuture = Acquiring;
 
     fn into_future(self) -> Acquiring {
-        Acquiring { key: self.key, asking: self.into_asking(Mode::Wait) }
+        self.into_acquiring(Mode::Wait)
     }
 }
 
@@ -189,126 +308,55 @@ impl IntoFuture for Acquire {
 #[must_use = "futures do nothing unless polled"]
 #[derive(Debug)]
 pub struct Acquiring {
-    key: Key,
-    asking: Asking,
+    acquire: Acquire,
+    deadline: Time,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Asking(Asking),
+    Settling(Settling),
+    Over(Option<Error>),
+}
+
+impl Acquiring {
+    /// The lock; or none, if it is refused.
+    async fn granted(mut self) -> Result<Option<Lock>, Error> {
+        std::future::poll_fn(|cx| self.poll_granted(cx)).await
+    }
+
+    fn poll_granted(&mut self, cx: &mut task::Context<'_>) -> Poll<Result<Option<Lock>, Error>> {
+        loop {
+            match &mut self.state {
+                State::Asking(asking) => {
+                    let answer = match Pin::new(asking).poll(cx) {
+                        Poll::Pending => return Poll::Pending,
+                        Poll::Ready(answer) => answer,
+                    };
+                    self.state = State::Over(None);
+                    let Some(grant) = answer? else { return Poll::Ready(Ok(None)) };
+                    let until = self.acquire.told_at(&grant);
+                    let drive = Arc::clone(&self.acquire.drive);
+                    let lock = Lock::new(self.acquire.key, grant, drive);
+                    self.state = State::Settling(Settling::new(lock, until, self.deadline));
+                }
+                State::Settling(settling) => return settling.poll(cx).map_ok(Some),
+                State::Over(error) => {
+                    let over = Error::Canceled(Cause::Canceled);
+                    return Poll::Ready(Err(error.take().unwrap_or(over)));
+                }
+            }
+        }
+    }
 }
 
 impl Future for Acquiring {
     type Output = Result<Lock, Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
-        let answer = match Pin::new(&mut self.asking).poll(cx) {
-            Poll::Pending => return Poll::Pending,
-            Poll::Ready(answer) => answer?,
-        };
-        let lock = to_lock(&self.asking.drive, self.key, answer);
-        Poll::Ready(lock.ok_or(Error::Canceled(Cause::Canceled)))
-    }
-}
-
-/// Asks the guard and blocks for the answer; does the guard's work meanwhile, where nobody else
-/// does.
-pub(crate) fn ask(drive: &dyn Drive, work: Work, context: &Context, deadline: Time) -> Answer {
-    if let Some(cause) = gave_up(context, deadline) {
-        return Err(Error::Canceled(cause));
-    }
-    let slots = drive.slots();
-    let request = Request { work, context: context.clone() };
-    let ticket = slots.submit(request, Waiter::Thread(thread::current()))?;
-    let watch = context.watch(drive.poker(ticket));
-    let answer = loop {
-        if let Some(answer) = slots.take(ticket) {
-            break answer;
-        }
-        if let Some(cause) = gave_up(context, deadline) {
-            break give_up(drive, ticket, cause);
-        }
-        let limit = deadline.min(context.certain_until());
-        drive.drive(ticket, limit);
-        // Whoever brings news after this look unparks this thread.
-        if !slots.has_news(ticket) {
-            park_until(limit);
-        }
-    };
-    if let Some(watch) = watch {
-        context.unwatch(watch);
-    }
-    answer
-}
-
-/// The future of one request.
-struct Asking {
-    drive: Arc<dyn Drive>,
-    work: Work,
-    context: Context,
-    deadline: Time,
-    ticket: Option<Ticket>,
-    watch: Option<WatchKey>,
-    alarm: Option<Alarm>,
-}
-
-impl Future for Asking {
-    type Output = Answer;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Answer> {
-        let this = &mut *self;
-        let drive = Arc::clone(&this.drive);
-        let slots = drive.slots();
-        let ticket = match this.ticket {
-            Some(ticket) => {
-                slots.set_task(ticket, cx.waker());
-                ticket
-            }
-            None => {
-                if let Some(cause) = gave_up(&this.context, this.deadline) {
-                    return Poll::Ready(Err(Error::Canceled(cause)));
-                }
-                let request = Request { work: this.work, context: this.context.clone() };
-                let ticket = match slots.submit(request, Waiter::Task(cx.waker().clone())) {
-                    Ok(ticket) => ticket,
-                    Err(error) => return Poll::Ready(Err(error)),
-                };
-                this.ticket = Some(ticket);
-                this.watch = this.context.watch(drive.poker(ticket));
-                drive.kick();
-                ticket
-            }
-        };
-        if let Some(answer) = slots.take(ticket) {
-            this.ticket = None;
-            return Poll::Ready(answer);
-        }
-        if let Some(cause) = gave_up(&this.context, this.deadline) {
-            this.ticket = None;
-            return Poll::Ready(give_up(&*drive, ticket, cause));
-        }
-        let limit = this.deadline.min(this.context.certain_until());
-        if this.alarm.as_ref().is_none_or(|alarm| alarm.time() != limit) {
-            this.alarm = timer::wake_at(limit, drive.poker(ticket));
-        }
-        Poll::Pending
-    }
-}
-
-impl Drop for Asking {
-    fn drop(&mut self) {
-        self.alarm = None;
-        if let Some(watch) = self.watch.take() {
-            self.context.unwatch(watch);
-        }
-        if let Some(ticket) = self.ticket.take() {
-            // A grant that is there already is let go as a lock is: by dropping it.
-            if let Ok(Some(grant)) = give_up(&*self.drive, ticket, Cause::Canceled) {
-                self.drive.slots().release(grant.hold);
-                self.drive.kick();
-            }
-        }
-    }
-}
-
-impl fmt::Debug for Asking {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Asking").field("work", &self.work).finish_non_exhaustive()
+        // A request that waits is never refused; if it were, it would not hold the lock.
+        self.poll_granted(cx).map(|granted| granted?.ok_or(Error::Canceled(Cause::Canceled)))
     }
 }
 
@@ -318,47 +366,10 @@ impl fmt::Debug for Acquire {
             .field("key", &self.key)
             .field("context", &self.context)
             .field("timeout", &self.timeout)
+            .field("shared", &self.shared)
+            .field("slots", &self.slots)
+            .field("fenced", &self.fenced)
+            .field("settle", &self.settle)
             .finish_non_exhaustive()
     }
 }
-
-/// Withdraws a request. An answer that is there already counts, but for a grant: who has given up
-/// does not want it, and it is released.
-fn give_up(drive: &dyn Drive, ticket: Ticket, cause: Cause) -> Answer {
-    match drive.slots().abandon(ticket) {
-        Some(Ok(Some(grant))) => {
-            let hold = grant.hold;
-            grant.context.release();
-            drop(grant);
-            drive.slots().release(hold);
-            drive.kick();
-            Err(Error::Canceled(cause))
-        }
-        Some(answer) => answer,
-        None => {
-            drive.kick();
-            Err(Error::Canceled(cause))
-        }
-    }
-}
-
-/// Why a request has to stop waiting, if it has to.
-fn gave_up(context: &Context, deadline: Time) -> Option<Cause> {
-    context.err().or_else(|| {
-        let is_over = deadline != Time::NEVER && Time::now() >= deadline;
-        is_over.then_some(Cause::DeadlineExceeded)
-    })
-}
-
-fn to_lock(drive: &Arc<dyn Drive>, key: Key, grant: Option<crate::slots::Grant>) -> Option<Lock> {
-    grant.map(|grant| Lock::new(key, grant, Arc::clone(drive)))
-}
-
-fn park_until(limit: Time) {
-    let span = limit.since(Time::now()).min(LONGEST_SLEEP);
-    thread::park_timeout(span);
-}
-
-/// Sleeps are cut: their clock stands still while the machine is suspended, that of the deadlines
-/// does not.
-const LONGEST_SLEEP: Duration = Duration::from_secs(60);

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use crate::context::Cause;
 use crate::key::Key;
+use crate::token::Token;
 
 /// What went wrong.
 ///
@@ -143,6 +144,20 @@ pub enum Error {
     LockTableFull {
         /// The key that was asked for.
         key: Key,
+    },
+
+    /// The request contradicts itself, or asks for more than there can be.
+    #[error("this cannot be asked for: {0}")]
+    Request(&'static str),
+
+    /// A fencing token does not fit into the number of [`Token::to_i64`].
+    #[error(
+        "the fencing token {token} does not fit into an i64 (timelines up to 32,767, 256 TiB of \
+         log); store its two numbers"
+    )]
+    TokenTooLarge {
+        /// The token.
+        token: Token,
     },
 
     /// The manager was closed.

@@ -90,6 +90,7 @@ pub mod proto;
 mod slab;
 mod slots;
 mod timer;
+mod token;
 mod warning;
 
 pub use acquire::{Acquire, Acquiring};
@@ -104,6 +105,7 @@ pub use error::{Error, Outcome, SqlState, Unsuitability};
 pub use key::Key;
 pub use lock::Lock;
 pub use manager::Manager;
+pub use token::Token;
 pub use warning::Warning;
 
 /// Compiles the programs of the README.

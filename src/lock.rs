@@ -10,6 +10,7 @@ use crate::context::{Cause, Context};
 use crate::error::{Error, Outcome};
 use crate::key::Key;
 use crate::slots::{Drive, Grant, HoldId, Work};
+use crate::token::Token;
 
 /// A held lock: dropping it releases it.
 ///
@@ -34,6 +35,7 @@ use crate::slots::{Drive, Grant, HoldId, Work};
 pub struct Lock {
     key: Key,
     context: Context,
+    token: Option<Token>,
     /// None once an unlock was answered.
     hold: Option<HoldId>,
     drive: Arc<dyn Drive>,
@@ -41,7 +43,8 @@ pub struct Lock {
 
 impl Lock {
     pub(crate) fn new(key: Key, grant: Grant, drive: Arc<dyn Drive>) -> Self {
-        Self { key, context: grant.context, hold: Some(grant.hold), drive }
+        let Grant { hold, context, token, .. } = grant;
+        Self { key, context, token, hold: Some(hold), drive }
     }
 
     /// What is locked.
@@ -55,6 +58,53 @@ impl Lock {
     /// ```
     pub fn key(&self) -> Key {
         self.key
+    }
+
+    /// The fencing token; `None` if the lock was not asked for with
+    /// [`Acquire::fenced`](crate::Acquire::fenced).
+    ///
+    /// ```no_run
+    /// # fn example(manager: &distlock::Manager) -> Result<(), distlock::Error> {
+    /// let lock = manager.acquire("ledger").fenced().wait()?;
+    /// if let Some(token) = lock.token() {
+    ///     println!("UPDATE ledger SET token = {} WHERE token < {0}", token.to_i64()?);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn token(&self) -> Option<Token> {
+        self.token
+    }
+
+    /// Makes an exclusive lock a shared one, and waits for the server's answer: one round trip.
+    /// Nobody else has the key alone at any moment in between. A lock that is shared already, or
+    /// counted, stays what it is. The way back is to release, and to ask again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Lost`] when the lock was lost; [`Error::TooManyRequests`], and the lock stays
+    /// exclusive.
+    ///
+    /// # Cancellation
+    ///
+    /// It takes no longer than the reply timeout, and cannot be cancelled.
+    ///
+    /// ```no_run
+    /// # fn example(manager: &distlock::Manager) -> Result<(), distlock::Error> {
+    /// let mut lock = manager.acquire("table").wait()?;
+    /// // ... write, alone ...
+    /// lock.downgrade()?;
+    /// // ... read, with other readers ...
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn downgrade(&mut self) -> Result<(), Error> {
+        if let Some(cause) = self.context.fate() {
+            return Err(Error::Lost { cause, outcome: Outcome::NotAcquired });
+        }
+        let Some(hold) = self.hold else { return Ok(()) };
+        let background = Context::background();
+        acquire::ask(&*self.drive, Work::Downgrade(hold), &background, Time::NEVER).map(drop)
     }
 
     /// The context of the work under this lock: done when the lock is released or lost, or when

@@ -20,6 +20,7 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::foreign;
 use crate::key::Key;
+use crate::token::Token;
 use crate::warning::Warning;
 
 /// The guard, as callers see it.
@@ -60,6 +61,30 @@ pub(crate) enum Mode {
     Wait,
 }
 
+/// How a key is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Want {
+    /// Alone.
+    Exclusive,
+    /// With others who want it so.
+    Shared,
+    /// As one of so many holders.
+    Slot(u16),
+}
+
+/// What is asked of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Wish {
+    pub(crate) want: Want,
+    /// With a fencing token.
+    pub(crate) fenced: bool,
+}
+
+impl Wish {
+    /// The key alone, and nothing else.
+    pub(crate) const PLAIN: Self = Self { want: Want::Exclusive, fenced: false };
+}
+
 /// One held lock: a place in the table of holds, and which use of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct HoldId {
@@ -72,9 +97,12 @@ pub(crate) struct HoldId {
 pub(crate) struct Grant {
     pub(crate) hold: HoldId,
     pub(crate) context: Context,
+    pub(crate) token: Option<Token>,
+    /// Since when the session has the key, which it may have had other holders for.
+    pub(crate) since: Time,
 }
 
-/// `None`: the lock is taken; or, to an unlock: it is released.
+/// `None`: the lock is taken; or, to an unlock or a downgrade: it is done.
 pub(crate) type Answer = Result<Option<Grant>, Error>;
 
 /// What callers ask the guard for.
@@ -99,9 +127,11 @@ pub(crate) struct Request {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Work {
     /// Acquire a key.
-    Lock { key: Key, mode: Mode },
+    Lock { key: Key, wish: Wish, mode: Mode },
     /// Release a held lock, and answer once the server has.
     Unlock(HoldId),
+    /// Make an exclusive lock a shared one, and answer once the server has.
+    Downgrade(HoldId),
 }
 
 /// Who waits for a slot's result.

@@ -5,8 +5,12 @@ use std::time::Duration;
 use super::ledger::Disagreement;
 use crate::context::Cause;
 use crate::error::{Error, SqlState, Unsuitability};
+use crate::key::Key;
 use crate::proto::fault::{Fault, Unsuitable, Violation};
 use crate::proto::fields::ServerError;
+use crate::proto::frontend::KeyParameters;
+use crate::proto::statement;
+use crate::token::Token;
 
 /// The error that a fault is reported as.
 pub(crate) fn error(fault: Fault) -> Error {
@@ -60,6 +64,12 @@ pub(crate) fn disagreement(_: Disagreement) -> Violation {
     }
 }
 
+impl From<statement::Token> for Token {
+    fn from(statement::Token { timeline, lsn }: statement::Token) -> Self {
+        Self { timeline, lsn }
+    }
+}
+
 /// The connect deadline passed, or the share of it that this server had.
 pub(crate) fn connect_timeout(limit: Duration, shared: bool, state: &str, server: &str) -> Error {
     let share = if shared { "its share of " } else { "" };
@@ -99,5 +109,13 @@ pub(crate) fn reply_overdue(limit: Duration, server: &str) -> Error {
         reason: format!("no answer within {limit:?}; check the network, or raise reply_timeout")
             .into(),
         source: None,
+    }
+}
+
+/// The key that a notification speaks of.
+pub(crate) fn key(key: KeyParameters) -> Key {
+    match key {
+        KeyParameters::Bigint(key) => Key::Bigint(key),
+        KeyParameters::Pair(high, low) => Key::Pair(high, low),
     }
 }

@@ -22,17 +22,16 @@ use std::time::Duration;
 use super::convert;
 use super::jitter::Jitter;
 use super::lease::{Lease, LeaseTimes};
-use super::ledger::{Ledger, LedgerLimits, Op, OpKind, Sink};
+use super::ledger::{Ledger, LedgerLimits, Op, Sink};
 use crate::clock::Time;
 use crate::context::Cause;
 use crate::error::Error;
 use crate::key::Key;
 use crate::proto::fault::Fault;
-use crate::proto::frontend::KeyParameters;
 use crate::proto::handshake::Greeting;
 use crate::proto::probe::Question;
-use crate::proto::session::{Event, Session, SessionLimits, Statement};
-use crate::slots::{HoldId, Mode, Ticket};
+use crate::proto::session::{Event, Refused, Session, SessionLimits};
+use crate::slots::{HoldId, Mode, Ticket, Wish};
 
 /// What the core takes from the configuration.
 #[derive(Debug, Clone, Copy)]
@@ -60,10 +59,24 @@ pub(crate) struct Core {
 
 #[derive(Debug)]
 enum Link {
-    Down { retry_at: Time },
-    Connecting { began: Time },
-    Starting { began: Time, session: Session, attempt: Attempt },
-    Ready { session: Session, lease: Lease, since: Time },
+    Down {
+        retry_at: Time,
+    },
+    Connecting {
+        began: Time,
+    },
+    Starting {
+        began: Time,
+        session: Session,
+        attempt: Attempt,
+    },
+    Ready {
+        session: Session,
+        lease: Lease,
+        since: Time,
+        /// Our server process.
+        process_id: i32,
+    },
     Closed,
 }
 
@@ -115,30 +128,47 @@ impl Core {
 
     // ----- what callers ask for -----
 
-    pub(crate) fn request(&mut self, ticket: Ticket, key: Key, mode: Mode, sink: &mut impl Sink) {
+    /// Tells the time of the requests and releases that follow.
+    pub(crate) fn tick(&mut self, now: Time) {
+        self.ledger.tick(now);
+    }
+
+    pub(crate) fn request(
+        &mut self,
+        ticket: Ticket,
+        key: Key,
+        wish: Wish,
+        mode: Mode,
+        sink: &mut impl Sink,
+    ) {
         match (&self.link, mode) {
-            (Link::Ready { .. }, _) => self.ledger.request(ticket, key, mode, sink),
+            (Link::Ready { .. }, _) => self.ledger.request(ticket, key, wish, mode, sink),
             (Link::Closed, _) => sink.failed(ticket, Error::Closed),
             (_, Mode::Try) => {
                 sink.failed(ticket, Error::Unavailable { last: self.last_error.clone() });
             }
             // Who waits anyway waits for the reconnect as well.
-            (_, Mode::Wait) => self.ledger.request(ticket, key, mode, sink),
+            (_, Mode::Wait) => self.ledger.request(ticket, key, wish, mode, sink),
         }
     }
 
-    /// Releases a held lock, and answers the ticket once the server has. Says whether the hold was
-    /// still its own.
-    pub(crate) fn unlock(&mut self, ticket: Ticket, hold: HoldId, sink: &mut impl Sink) -> bool {
-        self.ledger.release_and_tell(ticket, hold, sink)
+    /// Releases a held lock, and answers the ticket once the server has.
+    pub(crate) fn unlock(&mut self, ticket: Ticket, hold: HoldId, sink: &mut impl Sink) {
+        self.ledger.release_and_tell(ticket, hold, sink);
     }
 
-    pub(crate) fn abandon(&mut self, ticket: Ticket) -> bool {
-        self.ledger.abandon(ticket)
+    /// Makes an exclusive lock a shared one, and answers the ticket once the server has.
+    pub(crate) fn downgrade(&mut self, ticket: Ticket, hold: HoldId, sink: &mut impl Sink) {
+        self.ledger.downgrade(ticket, hold, sink);
     }
 
-    pub(crate) fn release(&mut self, hold: HoldId, sink: &mut impl Sink) -> bool {
-        self.ledger.release(hold, sink)
+    pub(crate) fn abandon(&mut self, ticket: Ticket, sink: &mut impl Sink) -> bool {
+        self.ledger.abandon(ticket, sink)
+    }
+
+    /// A hold that is not its owner's any more is passed over.
+    pub(crate) fn release(&mut self, hold: HoldId, sink: &mut impl Sink) {
+        self.ledger.release(hold, sink);
     }
 
     // ----- the session -----
@@ -157,7 +187,7 @@ impl Core {
             let Some(session) = self.session() else { return change };
             let result = match session.poll_event() {
                 Ok(Some(Event::Ready(greeting))) => {
-                    self.become_ready(now, sink);
+                    self.become_ready(now, greeting.process_id, sink);
                     change = Some(Change::Ready(greeting));
                     continue;
                 }
@@ -189,21 +219,27 @@ impl Core {
     /// and one is due.
     pub(crate) fn encode(&mut self, now: Time) {
         let Link::Ready { session, lease, .. } = &mut self.link else { return };
-        let mut submitted = false;
-        while let Some((op, key)) = self.ledger.peek_op() {
-            if session.submit(statement(op, key), op.to_number()).is_err() {
-                break;
+        let mark = now.as_nanos();
+        let (mut submitted, mut synced) = (false, true);
+        while let Some((op, statement)) = self.ledger.peek_op() {
+            match session.submit(&statement, op.to_number()) {
+                Ok(()) => {
+                    self.ledger.pop_op();
+                    (submitted, synced) = (true, false);
+                }
+                Err(Refused::SyncFirst) if !synced && session.sync(mark).is_ok() => synced = true,
+                Err(_) => break,
             }
-            self.ledger.pop_op();
-            submitted = true;
         }
         let is_idle = session.oldest_mark().is_none();
         let beat = !submitted && is_idle && now >= lease.heartbeat_at();
-        if (submitted || beat) && session.sync(now.as_nanos()).is_ok() {
-            match beat && self.ledger.is_empty() {
-                true => lease.sent_idle(now),
-                false => lease.sent(now),
-            }
+        if (!synced || beat) && session.sync(mark).is_err() {
+            return;
+        }
+        match beat && self.ledger.is_empty() {
+            true => lease.sent_idle(now),
+            false if submitted || beat => lease.sent(now),
+            false => {}
         }
     }
 
@@ -224,7 +260,8 @@ impl Core {
             return Some(self.fail(now, Cause::ReplyOverdue, error, sink));
         }
         if now >= self.ledger.next_retry() {
-            self.ledger.retry(now, sink);
+            self.ledger.tick(now);
+            self.ledger.retry(sink);
         }
         None
     }
@@ -305,14 +342,15 @@ impl Core {
         self.link = Link::Closed;
     }
 
-    fn become_ready(&mut self, now: Time, sink: &mut impl Sink) {
+    fn become_ready(&mut self, now: Time, process_id: i32, sink: &mut impl Sink) {
         if let Link::Starting { began, session, .. } =
             std::mem::replace(&mut self.link, Link::Closed)
         {
             // Nothing was sent before `began`, so a lease from there is on the safe side.
             let lease = Lease::new(self.config.times, began);
-            self.link = Link::Ready { session, lease, since: now };
+            self.link = Link::Ready { session, lease, since: now, process_id };
             self.last_error = None;
+            self.ledger.tick(now);
             self.ledger.online(sink);
         }
     }
@@ -322,7 +360,8 @@ impl Core {
             Event::Ready(_) | Event::Witness(_) => Ok(()),
             Event::Answer { ticket, value } => {
                 self.heard(sink);
-                self.ledger.answered(Op::from_number(ticket), value, now, sink)
+                self.ledger.tick(now);
+                self.ledger.answered(Op::from_number(ticket), value, sink)
             }
             Event::Failed { ticket, error } => {
                 self.ledger.failed(Op::from_number(ticket), convert::statement_error(&error))
@@ -331,7 +370,22 @@ impl Core {
                 self.ledger.skipped(Op::from_number(ticket));
                 Ok(())
             }
+            Event::Notified { process_id, key } => {
+                // Our own releases yield to others; see the ledger.
+                let is_own = matches!(&self.link, Link::Ready { process_id: own, .. }
+                    if *own == process_id);
+                if !is_own {
+                    self.ledger.tick(now);
+                    self.ledger.notified(convert::key(key), sink);
+                }
+                Ok(())
+            }
+            Event::CommitFailed { .. } => {
+                self.ledger.commit_failed();
+                Ok(())
+            }
             Event::Synced { mark } => {
+                self.ledger.synced();
                 if let Link::Ready { lease, .. } = &mut self.link {
                     lease.answered(Time::from_nanos(mark));
                 }
@@ -360,14 +414,3 @@ impl Core {
 
 /// How many rounds of key derivation run between two looks at the clock: about a millisecond.
 const DERIVE_ROUNDS: u32 = 1_000;
-
-fn statement(op: Op, key: Key) -> Statement {
-    let parameters = match key {
-        Key::Bigint(key) => KeyParameters::Bigint(key),
-        Key::Pair(high, low) => KeyParameters::Pair(high, low),
-    };
-    match op.kind {
-        OpKind::Try => Statement::TryLock(parameters),
-        OpKind::Unlock | OpKind::UnlockAndTell | OpKind::Verify => Statement::Unlock(parameters),
-    }
-}

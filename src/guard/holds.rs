@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 use std::task::{Wake, Waker};
 
 use super::Shared;
-use super::ledger::Sink;
+use super::ledger::{Sink, Terms};
 use crate::clock::Time;
 use crate::context::{Cause, Context, HoldContext};
 use crate::error::Error;
@@ -68,7 +68,7 @@ pub(crate) struct Settler<'a> {
 
 impl Settler<'_> {
     /// A hold is over: its context is done, and its memory is kept for the next.
-    pub(crate) fn retire(&mut self, hold: HoldId, cause: Cause) {
+    fn retire(&mut self, hold: HoldId, cause: Cause) {
         let place = self.holds.held.get_mut(hold.index as usize);
         if let Some(held) = place.and_then(Option::take) {
             if self.holds.release_on_cancel {
@@ -93,7 +93,7 @@ impl Settler<'_> {
 }
 
 impl Sink for Settler<'_> {
-    fn granted(&mut self, ticket: Ticket, hold: HoldId) -> bool {
+    fn granted(&mut self, ticket: Ticket, hold: HoldId, terms: Terms) -> bool {
         let Some(parent) = self.shared.slots.context(ticket) else { return false };
         let mut held = self.holds.take_unused();
         let renewed = held.renew(&parent, &self.shared.lease_until);
@@ -106,7 +106,9 @@ impl Sink for Settler<'_> {
         let alarm = self.watch(hold, &context);
         // In its place before anybody hears of it: a loss must find it.
         self.holds.held[place] = Some(Held { context: held, _alarm: alarm });
-        let wanted = self.shared.slots.answer(ticket, Ok(Some(Grant { hold, context }))).is_ok();
+        let Terms { token, since } = terms;
+        let grant = Grant { hold, context, token, since };
+        let wanted = self.shared.slots.answer(ticket, Ok(Some(grant))).is_ok();
         if !wanted {
             self.retire(hold, Cause::Released);
         }
@@ -122,7 +124,7 @@ impl Sink for Settler<'_> {
         let _ = self.shared.slots.answer(ticket, Err(error));
     }
 
-    fn unlocked(&mut self, ticket: Ticket) {
+    fn done(&mut self, ticket: Ticket) {
         let _ = self.shared.slots.answer(ticket, Ok(None));
     }
 
@@ -133,6 +135,10 @@ impl Sink for Settler<'_> {
     fn believed(&mut self, until: Time) {
         // All locks of an earlier session were marked when that one ended (I8).
         self.shared.lease_until.store(until.as_nanos(), Ordering::Release);
+    }
+
+    fn released(&mut self, hold: HoldId) {
+        self.retire(hold, Cause::Released);
     }
 
     fn lost(&mut self, hold: HoldId, cause: Cause) {

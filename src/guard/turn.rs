@@ -88,6 +88,7 @@ const KNOWN_MAX: usize = 64;
 impl Guard {
     pub(crate) fn turn(&mut self, shared: &Shared, now: Time, reading: Reading) {
         self.unfinished = false;
+        self.core.tick(now);
         self.take_submissions(shared);
         // An answer that lies in the socket is not overdue, however late this turn is: after a
         // pause of the process, what has come is read before anything is given up.
@@ -153,31 +154,24 @@ impl Guard {
         let mut settler = self.holds.settler(shared);
         for submission in self.lot.drain(..) {
             match submission {
-                Submission::Request(ticket) => {
-                    match shared.slots.accept(ticket) {
-                        Some(Work::Lock { key, mode }) => {
-                            self.core.request(ticket, key, mode, &mut settler);
-                        }
-                        Some(Work::Unlock(hold))
-                            if self.core.unlock(ticket, hold, &mut settler) =>
-                        {
-                            settler.retire(hold, Cause::Released);
-                        }
-                        // A hold that is gone already was answered; without a request, its
-                        // owner has gone, and the Abandon follows.
-                        Some(Work::Unlock(_)) | None => {}
+                Submission::Request(ticket) => match shared.slots.accept(ticket) {
+                    Some(Work::Lock { key, wish, mode }) => {
+                        self.core.request(ticket, key, wish, mode, &mut settler);
                     }
-                }
+                    // A hold that is gone already is answered so.
+                    Some(Work::Unlock(hold)) => self.core.unlock(ticket, hold, &mut settler),
+                    Some(Work::Downgrade(hold)) => {
+                        self.core.downgrade(ticket, hold, &mut settler);
+                    }
+                    // Its owner has gone, and the Abandon follows.
+                    None => {}
+                },
                 Submission::Abandon(ticket) => {
-                    if self.core.abandon(ticket) {
+                    if self.core.abandon(ticket, &mut settler) {
                         shared.slots.free(ticket);
                     }
                 }
-                Submission::Release(hold) => {
-                    if self.core.release(hold, &mut settler) {
-                        settler.retire(hold, Cause::Released);
-                    }
-                }
+                Submission::Release(hold) => self.core.release(hold, &mut settler),
             }
         }
     }

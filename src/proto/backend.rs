@@ -52,7 +52,14 @@ pub enum BackendMessage<'a> {
     /// 'N'.
     NoticeResponse(Fields<'a>),
     /// 'A'.
-    NotificationResponse,
+    NotificationResponse {
+        /// The server process of who notifies.
+        process_id: i32,
+        /// The channel.
+        channel: &'a [u8],
+        /// What is told.
+        payload: &'a [u8],
+    },
     /// 'S'.
     ParameterStatus {
         /// The parameter.
@@ -189,7 +196,7 @@ pub fn name(message: &BackendMessage<'_>) -> &'static str {
         BackendMessage::ErrorResponse(_) => "ErrorResponse",
         BackendMessage::NegotiateProtocolVersion { .. } => "NegotiateProtocolVersion",
         BackendMessage::NoticeResponse(_) => "NoticeResponse",
-        BackendMessage::NotificationResponse => "NotificationResponse",
+        BackendMessage::NotificationResponse { .. } => "NotificationResponse",
         BackendMessage::ParameterStatus { .. } => "ParameterStatus",
         BackendMessage::ParseComplete => "ParseComplete",
         BackendMessage::ReadyForQuery(_) => "ReadyForQuery",
@@ -213,10 +220,9 @@ fn body_of<'a>(tag: u8, body: &mut Reader<'a>) -> Result<BackendMessage<'a>, Vio
         b'v' => negotiate(body)?,
         b'N' => BackendMessage::NoticeResponse(Fields::new("NoticeResponse", body.all())?),
         b'A' => {
-            body.i32()?;
-            body.string()?;
-            body.string()?;
-            BackendMessage::NotificationResponse
+            let process_id = body.i32()?;
+            let channel = body.string()?;
+            BackendMessage::NotificationResponse { process_id, channel, payload: body.string()? }
         }
         b'S' => BackendMessage::ParameterStatus { name: body.string()?, value: body.string()? },
         b'1' => BackendMessage::ParseComplete,

@@ -4,7 +4,7 @@
 //! nothing. No text of a caller is ever part of SQL: statements are constants, keys are binary
 //! parameters.
 
-use super::buffer::{Full, WriteBuf};
+use super::buffer::{Body, Full, WriteBuf};
 
 /// A protocol version to ask for (manual: protocol-overview, "Protocol Versions").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,7 +84,7 @@ pub fn parse(buf: &mut WriteBuf, name: &str, query: &str, types: &[i32]) -> Resu
 }
 
 /// The key of an advisory lock as parameters of a statement.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum KeyParameters {
     /// One `bigint`.
     Bigint(i64),
@@ -92,31 +92,56 @@ pub enum KeyParameters {
     Pair(i32, i32),
 }
 
-/// Binds a key to a prepared lock statement, in the unnamed portal; parameters and result binary.
-pub fn bind_key(buf: &mut WriteBuf, statement: &str, key: KeyParameters) -> Result<(), Full> {
+/// Binds parameters to a prepared lock statement, in the unnamed portal; parameters and result
+/// binary. `parameters` writes `count` of them, each as its length and its bytes.
+pub fn bind(
+    buf: &mut WriteBuf,
+    statement: &str,
+    count: usize,
+    parameters: impl FnOnce(&mut Body<'_>),
+) -> Result<(), Full> {
     buf.message(Some(b'B'), |body| {
         body.string("");
         body.string(statement);
         // One format code stands for all parameters: 1 is binary.
         body.i16(1);
         body.i16(1);
-        match key {
-            KeyParameters::Bigint(key) => {
-                body.i16(1);
+        body.count(count);
+        parameters(body);
+        body.i16(1);
+        body.i16(1);
+    })
+}
+
+/// Binds a key to a prepared lock statement that takes nothing else.
+pub fn bind_key(buf: &mut WriteBuf, statement: &str, key: KeyParameters) -> Result<(), Full> {
+    bind(buf, statement, key.count(), |body| key.write(body))
+}
+
+impl KeyParameters {
+    /// How many parameters it takes.
+    fn count(self) -> usize {
+        match self {
+            Self::Bigint(_) => 1,
+            Self::Pair(..) => 2,
+        }
+    }
+
+    /// Writes them.
+    pub(super) fn write(self, body: &mut Body<'_>) {
+        match self {
+            Self::Bigint(key) => {
                 body.i32(8);
                 body.i64(key);
             }
-            KeyParameters::Pair(high, low) => {
-                body.i16(2);
+            Self::Pair(high, low) => {
                 body.i32(4);
                 body.i32(high);
                 body.i32(4);
                 body.i32(low);
             }
         }
-        body.i16(1);
-        body.i16(1);
-    })
+    }
 }
 
 /// Binds text parameters to the unnamed statement, in the unnamed portal; result in text.
@@ -153,4 +178,7 @@ pub fn terminate(buf: &mut WriteBuf) -> Result<(), Full> {
 }
 
 /// The most bytes that one lock statement (Bind and Execute) or one Sync takes.
-pub const STATEMENT_MAX: usize = 64;
+pub const STATEMENT_MAX: usize = 256;
+
+/// The most bytes that the Parse of a lock statement takes.
+pub const PARSE_MAX: usize = 512;

@@ -300,9 +300,8 @@ impl Handshake {
             BackendMessage::ParameterStatus { name: b"in_hot_standby", value: b"on" } => {
                 Err(Unsuitable::Standby.into())
             }
-            BackendMessage::ParameterStatus { .. } | BackendMessage::NotificationResponse => {
-                Ok(true)
-            }
+            BackendMessage::ParameterStatus { .. }
+            | BackendMessage::NotificationResponse { .. } => Ok(true),
             BackendMessage::NoticeResponse(report) => report.check_shutdown().map(|()| true),
             _ => Ok(false),
         }

@@ -17,6 +17,7 @@
 //! | [`startup`] | what a session starts with |
 //! | [`probe`] | what is asked to find out whether the server's locks hold |
 //! | [`settings`] | the session settings, and what must be read back |
+//! | [`statement`], [`companion`] | the lock statements, and the keys by which waiters are found |
 //! | [`session`] | the prepared session and its statements in flight |
 #![cfg_attr(
     not(any(fuzzing, feature = "__internals")),
@@ -38,6 +39,7 @@ pub mod authentication;
 pub mod backend;
 pub mod budget;
 pub mod buffer;
+pub mod companion;
 #[cfg(any(feature = "tls", fuzzing, feature = "__internals"))]
 pub mod end_point;
 pub mod fault;
@@ -48,7 +50,9 @@ pub mod md5;
 pub mod probe;
 #[cfg(any(test, fuzzing, feature = "__internals"))]
 pub mod rehearsal;
+mod ring;
 pub mod scram;
 pub mod session;
 pub mod settings;
 pub mod startup;
+pub mod statement;

@@ -11,16 +11,17 @@
 //! Sync (manual: protocol-flow, "Pipelining"). Session-level locks survive an error, so the
 //! answers before it stand (manual: explicit-locking, "Advisory Locks").
 
-use std::collections::VecDeque;
-
 use super::backend::{self, BackendMessage, Status};
 use super::budget::Budget;
-use super::buffer::{ReadBuf, WriteBuf};
-use super::fault::{Fault, Unsuitable, Violation};
-use super::fields::{ServerError, Severity};
-use super::frontend::{self, KeyParameters, STATEMENT_MAX};
-use super::handshake::{Greeting, Handshake, STATEMENTS, Startup, Step};
+use super::buffer::{Body, ReadBuf, WriteBuf};
+use super::companion;
+use super::fault::{Fault, Unsuitable};
+use super::fields::ServerError;
+use super::frontend::{self, KeyParameters, PARSE_MAX, STATEMENT_MAX};
+use super::handshake::{Greeting, Handshake, Startup, Step};
 use super::probe::Question;
+use super::ring::{Progress, Ring};
+use super::statement::{Definition, PREPARED_AT_START, Statement, UNNAMED, Value};
 
 /// The sizes of a session, fixed when it is made (invariant I6).
 #[derive(Debug, Clone, Copy)]
@@ -34,19 +35,10 @@ pub struct SessionLimits {
 }
 
 impl SessionLimits {
-    /// 32 KiB to read, since an ErrorResponse may have 30,000 bytes; 256 unanswered statements and
-    /// the write buffer that they need.
+    /// 32 KiB to read, since an ErrorResponse may have 30,000 bytes; 16 KiB to write, which is
+    /// about what 256 unanswered statements need.
     pub const DEFAULT: Self =
-        Self { read_buffer: 32 * 1024, write_buffer: 256 * STATEMENT_MAX, in_flight: 256 };
-}
-
-/// A lock statement (manual: functions-admin, "Advisory Lock Functions").
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Statement {
-    /// `pg_try_advisory_lock`.
-    TryLock(KeyParameters),
-    /// `pg_advisory_unlock`.
-    Unlock(KeyParameters),
+        Self { read_buffer: 32 * 1024, write_buffer: 16 * 1024, in_flight: 256 };
 }
 
 /// What happened. The tickets are those given to [`Session::submit`].
@@ -59,21 +51,33 @@ pub enum Event {
     /// A statement's answer: its row and its CommandComplete are in.
     Answer {
         /// The statement.
-        ticket: u32,
-        /// What the function returned.
-        value: bool,
+        ticket: u64,
+        /// What it said.
+        value: Value,
     },
     /// A statement failed; whether it took effect is not known (invariant I2).
     Failed {
         /// The statement.
-        ticket: u32,
+        ticket: u64,
         /// The server's report.
         error: Box<ServerError>,
     },
     /// A statement was not run, because one before it failed.
     Skipped {
         /// The statement.
-        ticket: u32,
+        ticket: u64,
+    },
+    /// Somebody notifies those who wait for a key.
+    Notified {
+        /// The server process of who does; it may be our own.
+        process_id: i32,
+        /// The key.
+        key: KeyParameters,
+    },
+    /// A batch could not be committed. What it did to locks stands; what it was to notify is lost.
+    CommitFailed {
+        /// The server's report.
+        error: Box<ServerError>,
     },
     /// A Sync was answered.
     Synced {
@@ -82,9 +86,14 @@ pub enum Event {
     },
 }
 
-/// The in-flight ring has no room; try again when answers have come.
+/// Why a statement or a Sync was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Busy;
+pub enum Refused {
+    /// There is no room, or no ready session; try again when answers have come.
+    Busy,
+    /// The statement begins a batch: a [`Session::sync`] has to come first.
+    SyncFirst,
+}
 
 /// One connection to the server.
 #[derive(Debug)]
@@ -92,9 +101,10 @@ pub struct Session {
     incoming: ReadBuf,
     outgoing: WriteBuf,
     state: State,
-    /// What is unanswered, oldest first. INVARIANT: never longer than `limits.in_flight`.
-    ring: VecDeque<Pending>,
-    limits: SessionLimits,
+    ring: Ring,
+    batch: Batch,
+    /// A bit for each statement that is prepared.
+    prepared: u64,
     /// Whether the server has said anything but an error.
     answered: bool,
     /// What the server may still say before the session is ready; from then on, what it may say
@@ -109,23 +119,17 @@ enum State {
     Failed,
 }
 
-#[derive(Debug, Clone, Copy)]
-enum Pending {
-    Statement { ticket: u32, reply: Reply },
-    Sync { mark: u64 },
+/// What was submitted since the last Sync.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Batch {
+    Empty,
+    Open,
+    /// A statement that shares its Sync with no other.
+    Alone,
 }
 
-/// The next message of a statement's reply.
-#[derive(Debug, Clone, Copy)]
-enum Reply {
-    BindComplete,
-    DataRow,
-    CommandComplete {
-        value: bool,
-    },
-    /// ErrorResponse was seen: the server skips to the Sync.
-    Skipping,
-}
+/// What has to fit before a statement is taken: itself, what prepares it, and its Sync.
+const SUBMIT_ROOM: usize = PARSE_MAX + 2 * STATEMENT_MAX;
 
 // The longest message always fits, so that a full buffer always holds a whole one.
 const _: () = assert!(SessionLimits::DEFAULT.read_buffer > backend::FRAME_MAX);
@@ -143,8 +147,9 @@ impl Session {
             incoming: ReadBuf::new(limits.read_buffer),
             outgoing,
             state: State::Starting(Box::new(handshake)),
-            ring: VecDeque::with_capacity(limits.in_flight),
-            limits,
+            ring: Ring::new(limits.in_flight),
+            batch: Batch::Empty,
+            prepared: PREPARED_AT_START,
             answered: false,
             budget: Budget::of_startup(),
         })
@@ -184,28 +189,47 @@ impl Session {
         }
     }
 
-    /// Queues a lock statement. To be followed by [`Session::sync`] before the next events are
-    /// polled: what is submitted after an error and before its Sync would be taken for a statement
-    /// of a batch that the server skips.
+    /// Queues a lock statement, and before it, once, what prepares it. To be followed by
+    /// [`Session::sync`] before the next events are polled: what is submitted after an error and
+    /// before its Sync would be taken for a statement of a batch that the server skips.
     ///
     /// # Errors
     ///
-    /// [`Busy`] when too much is unanswered, unsent, or the session is not ready.
-    pub fn submit(&mut self, statement: Statement, ticket: u32) -> Result<(), Busy> {
-        // Room is kept for the Sync that has to follow.
-        let ring_room = self.limits.in_flight.saturating_sub(self.ring.len());
-        if !self.is_ready() || ring_room < 2 || self.outgoing.room() < 3 * STATEMENT_MAX {
-            return Err(Busy);
+    /// [`Refused`], when too much is unanswered or unsent, the session is not ready, or a Sync has
+    /// to come first: what prepares a statement must not be skipped because of another one's
+    /// failure, and some statements share their Sync with no other.
+    pub fn submit(&mut self, statement: &Statement, ticket: u64) -> Result<(), Refused> {
+        // Room is kept for the Sync that has to follow, and for what prepares.
+        if !self.is_ready() || self.ring.room() < 3 || self.outgoing.room() < SUBMIT_ROOM {
+            return Err(Refused::Busy);
         }
-        let (name, key) = match statement {
-            Statement::TryLock(key @ KeyParameters::Bigint(_)) => (STATEMENTS[0].0, key),
-            Statement::Unlock(key @ KeyParameters::Bigint(_)) => (STATEMENTS[1].0, key),
-            Statement::TryLock(key @ KeyParameters::Pair(..)) => (STATEMENTS[2].0, key),
-            Statement::Unlock(key @ KeyParameters::Pair(..)) => (STATEMENTS[3].0, key),
+        let definition = statement.definition();
+        let is_alone = statement.commits() || definition.index == UNNAMED;
+        let bit = 1_u64.checked_shl(definition.index.into()).unwrap_or(0);
+        let is_prepared = self.prepared & bit != 0;
+        let fits = match self.batch {
+            Batch::Empty => true,
+            Batch::Open => is_prepared && !is_alone,
+            Batch::Alone => false,
         };
-        frontend::bind_key(&mut self.outgoing, name, key).map_err(|_| Busy)?;
-        frontend::execute(&mut self.outgoing).map_err(|_| Busy)?;
-        self.ring.push_back(Pending::Statement { ticket, reply: Reply::BindComplete });
+        if !fits {
+            return Err(Refused::SyncFirst);
+        }
+        let Definition { name, query, types, shape, .. } = definition;
+        if !is_prepared {
+            frontend::parse(&mut self.outgoing, name, query, types).map_err(|_| Refused::Busy)?;
+            if bit != 0 {
+                self.ring.push_parse();
+                self.prepared |= bit;
+            }
+        }
+        let parameters = |body: &mut Body<'_>| statement.parameters(body);
+        // Neither fails: there is room for the longest.
+        frontend::bind(&mut self.outgoing, name, types.len(), parameters)
+            .map_err(|_| Refused::Busy)?;
+        frontend::execute(&mut self.outgoing).map_err(|_| Refused::Busy)?;
+        self.ring.push_statement(ticket, shape, statement.commits());
+        self.batch = if is_alone { Batch::Alone } else { Batch::Open };
         Ok(())
     }
 
@@ -214,30 +238,25 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// [`Busy`], as for [`Session::submit`].
-    pub fn sync(&mut self, mark: u64) -> Result<(), Busy> {
-        if !self.is_ready() || self.ring.len() >= self.limits.in_flight {
-            return Err(Busy);
+    /// [`Refused::Busy`], as for [`Session::submit`].
+    pub fn sync(&mut self, mark: u64) -> Result<(), Refused> {
+        if !self.is_ready() || self.ring.room() == 0 {
+            return Err(Refused::Busy);
         }
-        frontend::sync(&mut self.outgoing).map_err(|_| Busy)?;
-        self.ring.push_back(Pending::Sync { mark });
+        frontend::sync(&mut self.outgoing).map_err(|_| Refused::Busy)?;
+        self.ring.push_sync(mark);
+        self.batch = Batch::Empty;
         Ok(())
     }
 
     /// The mark of the oldest unanswered Sync.
     pub fn oldest_mark(&self) -> Option<u64> {
-        self.ring.iter().find_map(|pending| match pending {
-            Pending::Sync { mark } => Some(*mark),
-            Pending::Statement { .. } => None,
-        })
+        self.ring.oldest_mark()
     }
 
     /// The tickets of the unanswered statements, oldest first.
-    pub fn tickets(&self) -> impl Iterator<Item = u32> + '_ {
-        self.ring.iter().filter_map(|pending| match pending {
-            Pending::Statement { ticket, .. } => Some(*ticket),
-            Pending::Sync { .. } => None,
-        })
+    pub fn tickets(&self) -> impl Iterator<Item = u64> + '_ {
+        self.ring.tickets()
     }
 
     /// The bytes to send.
@@ -298,11 +317,7 @@ impl Session {
     pub fn state(&self) -> &'static str {
         match &self.state {
             State::Starting(handshake) => handshake.state(),
-            State::Ready => match self.ring.front() {
-                Some(Pending::Statement { reply, .. }) => reply.state(),
-                Some(Pending::Sync { .. }) => "where ReadyForQuery has to follow",
-                None => "while nothing was asked",
-            },
+            State::Ready => self.ring.state(),
             State::Failed => "after the session failed",
         }
     }
@@ -346,17 +361,19 @@ impl Session {
                     None => Progress::Message,
                 }
             }
-            State::Ready | State::Failed if handle_asynchronous(&message)? => {
-                self.budget.take(size)?;
-                Progress::Message
-            }
-            State::Ready | State::Failed => {
-                let progress = handle_ready(&mut self.ring, &message)?;
-                if matches!(progress, Progress::Event(Event::Synced { .. })) {
-                    self.budget = Budget::of_unasked();
+            State::Ready | State::Failed => match handle_asynchronous(&mut self.ring, &message)? {
+                Some(progress) => {
+                    self.budget.take(size)?;
+                    progress
                 }
-                progress
-            }
+                None => {
+                    let progress = self.ring.handle(&message)?;
+                    if matches!(progress, Progress::Event(Event::Synced { .. })) {
+                        self.budget = Budget::of_unasked();
+                    }
+                    progress
+                }
+            },
         };
         if !matches!(progress, Progress::EventBefore(_)) {
             self.incoming.consume(size);
@@ -365,101 +382,32 @@ impl Session {
     }
 }
 
-enum Progress {
-    Event(Event),
-    /// An event that comes before the message, which is looked at once more.
-    EventBefore(Event),
-    Message,
-    Starved,
-}
-
-/// The ready session's whitelist: the next message that the oldest unanswered statement or Sync
-/// calls for. (Asynchronous messages, which may come at any time, were taken before.)
-fn handle_ready(
-    ring: &mut VecDeque<Pending>,
-    message: &BackendMessage<'_>,
-) -> Result<Progress, Fault> {
-    let unexpected =
-        |state| Err(Violation::Unexpected { message: backend::name(message), state }.into());
-    match (ring.front_mut(), message) {
-        (Some(Pending::Statement { ticket, reply }), BackendMessage::ErrorResponse(report))
-            if report.severity() == Severity::Error && !matches!(reply, Reply::Skipping) =>
-        {
-            let event = Event::Failed { ticket: *ticket, error: Box::new(report.to_error()) };
-            ring.pop_front();
-            mark_skipping(ring);
-            Ok(Progress::Event(event))
-        }
-        // FATAL ends the session; an ERROR that no statement explains is not one we can place.
-        (_, BackendMessage::ErrorResponse(report)) => {
-            Err(Fault::Server(Box::new(report.to_error())))
-        }
-        (
-            Some(Pending::Statement { ticket, reply: Reply::Skipping }),
-            BackendMessage::ReadyForQuery(b'I'),
-        ) => {
-            let event = Event::Skipped { ticket: *ticket };
-            ring.pop_front();
-            Ok(Progress::EventBefore(event))
-        }
-        (Some(Pending::Statement { ticket, reply }), message) => match (*reply, message) {
-            (Reply::BindComplete, BackendMessage::BindComplete) => {
-                *reply = Reply::DataRow;
-                Ok(Progress::Message)
-            }
-            (Reply::DataRow, BackendMessage::DataRow(row)) => {
-                *reply = Reply::CommandComplete { value: row.boolean()? };
-                Ok(Progress::Message)
-            }
-            (Reply::CommandComplete { value }, BackendMessage::CommandComplete) => {
-                let event = Event::Answer { ticket: *ticket, value };
-                ring.pop_front();
-                Ok(Progress::Event(event))
-            }
-            (reply, _) => unexpected(reply.state()),
-        },
-        (Some(Pending::Sync { mark }), BackendMessage::ReadyForQuery(b'I')) => {
-            let event = Event::Synced { mark: *mark };
-            ring.pop_front();
-            Ok(Progress::Event(event))
-        }
-        (Some(Pending::Sync { .. }), _) => unexpected("where ReadyForQuery has to follow"),
-        (None, _) => unexpected("while nothing was asked"),
-    }
-}
-
 /// Takes the messages that may come at any time (manual: protocol-flow, "Asynchronous
-/// Operations"); says whether it was one.
-fn handle_asynchronous(message: &BackendMessage<'_>) -> Result<bool, Fault> {
+/// Operations"); `None` if it is none of them.
+fn handle_asynchronous(
+    ring: &mut Ring,
+    message: &BackendMessage<'_>,
+) -> Result<Option<Progress>, Fault> {
     match message {
-        BackendMessage::NotificationResponse => Ok(true),
+        BackendMessage::NotificationResponse { process_id, channel, payload } => {
+            // Anybody may notify on our channels, of anything.
+            let is_ours = channel.starts_with(companion::CHANNEL_PREFIX.as_bytes());
+            let key = companion::parse_payload(payload).filter(|_| is_ours);
+            Ok(Some(match key {
+                Some(key) => Progress::Event(Event::Notified { process_id: *process_id, key }),
+                None => Progress::Message,
+            }))
+        }
         // A primary that was demoted: its locks are not the cluster's any more.
         BackendMessage::ParameterStatus { name: b"in_hot_standby", value: b"on" } => {
             Err(Unsuitable::Standby.into())
         }
-        BackendMessage::ParameterStatus { .. } => Ok(true),
-        BackendMessage::NoticeResponse(report) => report.check_shutdown().map(|()| true),
-        _ => Ok(false),
-    }
-}
-
-/// After an error the server runs nothing more of the batch.
-fn mark_skipping(ring: &mut VecDeque<Pending>) {
-    for pending in ring {
-        match pending {
-            Pending::Statement { reply, .. } => *reply = Reply::Skipping,
-            Pending::Sync { .. } => break,
+        BackendMessage::ParameterStatus { .. } => Ok(Some(Progress::Message)),
+        BackendMessage::NoticeResponse(report) => {
+            report.check_shutdown()?;
+            ring.noticed(*report);
+            Ok(Some(Progress::Message))
         }
-    }
-}
-
-impl Reply {
-    fn state(self) -> &'static str {
-        match self {
-            Self::BindComplete => "where BindComplete has to follow",
-            Self::DataRow => "where DataRow has to follow",
-            Self::CommandComplete { .. } => "where CommandComplete has to follow",
-            Self::Skipping => "where ReadyForQuery has to follow an error",
-        }
+        _ => Ok(None),
     }
 }

@@ -135,7 +135,7 @@ impl Core {
         match self.session()?.witnessed() {
             Ok(None) => None,
             Ok(Some(Event::Ready(greeting))) => {
-                self.become_ready(now, sink);
+                self.become_ready(now, greeting.process_id, sink);
                 Some(Change::Ready(greeting))
             }
             Ok(Some(_)) => None,

@@ -3,6 +3,7 @@
 use super::connecting::{BACKOFF_MAX, BACKOFF_MIN, BACKOFF_REFUSED};
 use super::*;
 use crate::error::Unsuitability;
+use crate::guard::ledger::Terms;
 use crate::proto::authentication::Methods;
 use crate::proto::handshake::Startup;
 use crate::proto::rehearsal::{self, message};
@@ -14,12 +15,13 @@ struct Outcomes {
     granted: Vec<(Ticket, HoldId)>,
     refused: Vec<Ticket>,
     failed: Vec<(Ticket, Error)>,
+    released: Vec<HoldId>,
     lost: Vec<Cause>,
     believed: Vec<Time>,
 }
 
 impl Sink for Outcomes {
-    fn granted(&mut self, ticket: Ticket, hold: HoldId) -> bool {
+    fn granted(&mut self, ticket: Ticket, hold: HoldId, _: Terms) -> bool {
         self.granted.push((ticket, hold));
         true
     }
@@ -30,7 +32,10 @@ impl Sink for Outcomes {
         self.failed.push((ticket, error));
     }
     fn forgotten(&mut self, _: Ticket) {}
-    fn unlocked(&mut self, _: Ticket) {}
+    fn done(&mut self, _: Ticket) {}
+    fn released(&mut self, hold: HoldId) {
+        self.released.push(hold);
+    }
     fn believed(&mut self, until: Time) {
         self.believed.push(until);
     }
@@ -138,7 +143,7 @@ impl World {
 
     fn ask(&mut self, slot: u32, mode: Mode) {
         let key = Key::Bigint(slot.into());
-        self.core.request(ticket(slot), key, mode, &mut self.outcomes);
+        self.core.request(ticket(slot), key, Wish::PLAIN, mode, &mut self.outcomes);
     }
 
     /// What goes out in a turn at `now`: the type bytes of the messages.
@@ -277,7 +282,8 @@ fn a_loss_ends_holds_and_requests_and_a_new_session_revives_nothing() {
     world.dial(retry);
     world.input(retry, &greeting());
     world.sent(retry);
-    assert!(!world.core.release(hold, &mut world.outcomes), "I8");
+    world.core.release(hold, &mut world.outcomes);
+    assert!(world.outcomes.released.is_empty(), "I8");
     assert_eq!(world.sent(retry), "", "nothing is acquired again on its own");
 }
 
@@ -356,7 +362,8 @@ fn a_denied_unlock_ends_the_session() {
     world.sent(at(12));
     world.input(at(13), &[reply(1), synced()].concat());
     let (hold, _other) = (world.outcomes.granted[0].1, world.outcomes.granted[1].1);
-    assert!(world.core.release(hold, &mut world.outcomes));
+    world.core.release(hold, &mut world.outcomes);
+    assert_eq!(world.outcomes.released, [hold]);
     world.sent(at(14));
     let change = world.input(at(15), &[reply(0), synced()].concat());
     assert!(matches!(change, Some(Change::Ended(_))), "somebody else unlocks on this session");

@@ -5,49 +5,74 @@
 //! what excludes them (invariant I1). It decides which statements to send and which requests to
 //! answer; the outcome of requests and holds goes to a [`Sink`].
 //!
-//! # States of a key
+//! # A key
 //!
-//! | phase | meaning | a try | a wait |
+//! has at most one *attempt* under way, for one request (trying; or reconciling after a failure,
+//! I2), any number of *holders* as far as its mode allows, and a queue of requests that wait.
+//!
+//! | held | an exclusive request | a shared one | one for a slot |
 //! |---|---|---|---|
-//! | Idle, nobody queued | no entry, or an unlock under way | sent behind the unlock | as a try |
-//! | Idle, waiters queued | held elsewhere; tried again at `retry_at` | refused | queued |
-//! | Trying | one statement is under way for one request | refused | queued |
-//! | Held | one hold | refused | queued |
-//! | Reconciling | a try failed: unlock, whatever the answer, then report (I2) | refused | queued |
+//! | nothing | tried, if nobody is before it | the same | the same |
+//! | exclusive | queued | queued | - |
+//! | shared | queued | granted here, if nobody is before it | - |
+//! | some slots | - | - | tried, if nobody is before it and the session has not all |
+//!
+//! A request that does not want to wait is refused where others are queued. A hold that is let go
+//! is handed to the first of the queue without a word to the server, if that one wants the same
+//! ([`attempt`]). [`waiting`] has what is done about keys that other processes hold.
 
+mod answer;
+mod attempt;
 mod op;
-mod retry;
+mod rivals;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 use std::collections::{HashMap, VecDeque};
 
 pub(crate) use self::op::{Op, OpKind};
-use self::tables::{End, Entry, Hold, NONE, Phase, Request};
+use self::rivals::Rivals;
+use self::tables::{Attempt, End, Entry, Held, Hold, NONE, Request};
+use self::waiting::Channel;
 use super::jitter::{Jitter, KeyHasher};
 use crate::clock::Time;
 use crate::context::Cause;
 use crate::error::{Error, Outcome};
 use crate::key::Key;
-use crate::slots::{HoldId, Mode, Ticket};
+use crate::proto::companion::{self, CHANNELS};
+use crate::proto::statement::Statement;
+use crate::slots::{HoldId, Mode, Ticket, Want, Wish};
+use crate::token::Token;
 
 /// Where the ledger's decisions go.
 pub(crate) trait Sink {
     /// The lock is granted; `false` when the requester has gone, and the lock is to be released.
-    fn granted(&mut self, ticket: Ticket, hold: HoldId) -> bool;
+    fn granted(&mut self, ticket: Ticket, hold: HoldId, terms: Terms) -> bool;
     /// The lock is taken, and the request did not want to wait.
     fn refused(&mut self, ticket: Ticket);
     /// The request failed.
     fn failed(&mut self, ticket: Ticket, error: Error);
     /// The slot of a requester that has gone is of no more use here.
     fn forgotten(&mut self, ticket: Ticket);
-    /// An awaited unlock was answered.
-    fn unlocked(&mut self, ticket: Ticket);
+    /// An awaited unlock or downgrade was answered.
+    fn done(&mut self, ticket: Ticket);
     /// Until when the session's locks are provably held, told before a grant is.
     fn believed(&mut self, _until: Time) {}
+    /// A hold was let go. Its place may be that of the next one at once.
+    fn released(&mut self, hold: HoldId);
     /// A held lock was lost.
     fn lost(&mut self, hold: HoldId, cause: Cause);
+}
+
+/// What comes with a grant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Terms {
+    /// The fencing token, where one was asked for.
+    pub(crate) token: Option<Token>,
+    /// Since when the session has the key, which it may have had other holders for.
+    pub(crate) since: Time,
 }
 
 /// The most of everything (invariant I6).
@@ -69,28 +94,40 @@ pub(crate) struct Disagreement;
 pub(crate) struct Ledger {
     limits: LedgerLimits,
     online: bool,
-    index: HashMap<Key, u32, KeyHasher>,
+    /// The time of the call: see [`Ledger::tick`].
+    now: Time,
+    index: HashMap<(Key, bool), u32, KeyHasher>,
     entries: Vec<Entry>,
     free_entries: Vec<u32>,
     holds: Vec<Hold>,
     free_holds: Vec<u32>,
     requests: Vec<Request>,
     outbox: VecDeque<Op>,
-    /// Who waits for the answer to an unlock of which entry, in the order of the unlocks.
-    unlockers: VecDeque<(u32, Ticket)>,
+    /// Who waits for the answer to a release or downgrade of which entry, in their order.
+    tellers: VecDeque<(u32, Ticket)>,
+    /// Keys whose waiters are notified with the batch that is being answered.
+    told: Vec<u32>,
+    batch_failed: bool,
     /// Where the next skipped statement goes: before everything newer, behind its elders.
     resend_at: usize,
     /// Entries whose first waiter is to be tried again at a time.
     cooling: Vec<u32>,
-    /// No later than the earliest `retry_at`.
+    /// No later than the earliest `retry_at`, or end of listening.
     next_retry: Time,
-    /// Keys that are Trying, Reconciling or Held.
+    channels: [Channel; CHANNELS as usize],
+    /// Whether the server takes LISTEN.
+    can_listen: bool,
+    rivals: Rivals,
+    /// Holds, and keys that are tried for one.
     locks_used: u32,
-    /// Requests that are Trying or Reconciling.
+    /// Requests that have a statement under way.
     active: u32,
     waiting: u32,
     jitter: Jitter,
 }
+
+/// Batches that notify more keys than this do without a second notification should one be needed.
+const TOLD_MAX: usize = 256;
 
 impl Ledger {
     pub(crate) fn new(limits: LedgerLimits, seed: u64) -> Self {
@@ -98,10 +135,12 @@ impl Ledger {
         let requests = limits.requests as usize;
         // Every key has a lock or a request, or an unlock under way; an unlock is answered before
         // any lock that was granted after it, so there are never more of those than locks.
-        let entries = 2 * locks + requests;
+        // With as much again for what follows a waiter's end.
+        let entries = 2 * locks + 2 * requests;
         Self {
             limits,
             online: false,
+            now: Time::ZERO,
             // Twice the room, so that removals never make the table grow.
             index: HashMap::with_capacity_and_hasher(2 * entries, KeyHasher::new(seed)),
             entries: Vec::with_capacity(entries),
@@ -109,11 +148,17 @@ impl Ledger {
             holds: Vec::with_capacity(locks),
             free_holds: Vec::with_capacity(locks),
             requests: vec![Request::UNKNOWN; requests],
-            outbox: VecDeque::with_capacity(entries + locks),
-            unlockers: VecDeque::with_capacity(requests),
+            // A key with waiters may register, leave, and open its gate besides.
+            outbox: VecDeque::with_capacity(entries + locks + 3 * requests),
+            tellers: VecDeque::with_capacity(requests),
+            told: Vec::with_capacity(TOLD_MAX),
+            batch_failed: false,
             resend_at: 0,
             cooling: Vec::with_capacity(requests),
             next_retry: Time::NEVER,
+            channels: Default::default(),
+            can_listen: true,
+            rivals: Rivals::new(seed),
             locks_used: 0,
             active: 0,
             waiting: 0,
@@ -121,38 +166,53 @@ impl Ledger {
         }
     }
 
+    /// Tells the time at which the following calls are made.
+    pub(crate) fn tick(&mut self, now: Time) {
+        self.now = now;
+    }
+
     /// Takes up a request.
-    pub(crate) fn request(&mut self, ticket: Ticket, key: Key, mode: Mode, sink: &mut impl Sink) {
-        let entry = match self.index.get(&key) {
-            Some(entry) => *entry,
-            None => match self.new_entry(key) {
-                Some(entry) => entry,
-                None => {
-                    let limit = self.limits.requests;
-                    return sink.failed(ticket, Error::TooManyRequests { limit });
-                }
-            },
+    pub(crate) fn request(
+        &mut self,
+        ticket: Ticket,
+        key: Key,
+        wish: Wish,
+        mode: Mode,
+        sink: &mut impl Sink,
+    ) {
+        let (key, counted) = subject(key, wish.want);
+        let Some(entry) = self.entry_of(key, counted) else {
+            let limit = self.limits.requests;
+            return sink.failed(ticket, Error::TooManyRequests { limit });
         };
-        self.enter(ticket, entry);
-        let state = &self.entries[entry as usize];
-        let is_free = matches!(state.phase, Phase::Idle) && state.head == NONE;
-        if is_free && self.online {
-            self.begin_try(entry, ticket, mode, sink);
-        } else if mode == Mode::Try {
+        self.enter(ticket, entry, wish, mode);
+        if self.online && self.entries[entry as usize].head == NONE {
+            if self.can_join(entry, wish) {
+                self.join(entry, ticket, sink);
+                return self.drop_if_unused(entry);
+            }
+            let may_try = mode == Mode::Try || !self.has_to_yield(entry);
+            if self.is_open(entry, wish.want) && may_try {
+                self.begin_try(entry, ticket, sink);
+                return self.drop_if_unused(entry);
+            }
+        }
+        if mode == Mode::Try && !self.goes_along(entry, wish) {
             self.forget(ticket);
             sink.refused(ticket);
-        } else if self.waiting >= self.limits.waiters {
+        } else if mode == Mode::Wait && self.waiting >= self.limits.waiters {
             self.forget(ticket);
             sink.failed(ticket, Error::TooManyWaiters { limit: self.limits.waiters });
         } else {
             self.enqueue(entry, ticket.slot, End::Back);
+            self.after_queueing(entry);
         }
         self.drop_if_unused(entry);
     }
 
     /// The requester has gone. Says whether its slot is of no more use here; if not,
     /// [`Sink::forgotten`] tells when.
-    pub(crate) fn abandon(&mut self, ticket: Ticket) -> bool {
+    pub(crate) fn abandon(&mut self, ticket: Ticket, sink: &mut impl Sink) -> bool {
         let request = &mut self.requests[ticket.slot as usize];
         if request.entry == NONE || request.generation != ticket.generation {
             return true;
@@ -161,24 +221,25 @@ impl Ledger {
             request.abandoned = true;
             return false;
         }
-        let entry = request.entry;
+        let (entry, want) = (request.entry, request.want);
         self.dequeue(ticket.slot);
         self.forget(ticket);
-        if self.entries[entry as usize].head == NONE {
+        // The one behind it may want less.
+        if self.first(entry).is_none_or(|(_, first)| first.want != want) {
             self.stop_cooling(entry);
         }
+        self.advance(entry, sink);
+        self.settle(entry);
         self.drop_if_unused(entry);
         true
     }
 
     /// A holder let go. Says whether the hold was still its own (invariant I8).
     pub(crate) fn release(&mut self, hold: HoldId, sink: &mut impl Sink) -> bool {
-        let Some(state) = self.holds.get(hold.index as usize) else { return false };
-        if state.generation != hold.generation || state.entry == NONE {
+        if self.entry_held(hold).is_none() {
             return false;
         }
-        let entry = state.entry;
-        self.unlock(entry, hold.index, OpKind::Unlock, sink);
+        self.let_go(hold, None, sink);
         true
     }
 
@@ -189,124 +250,46 @@ impl Ledger {
         hold: HoldId,
         sink: &mut impl Sink,
     ) -> bool {
-        let entry = match self.holds.get(hold.index as usize) {
-            Some(state) if state.generation == hold.generation && state.entry != NONE => {
-                state.entry
-            }
-            _ => {
-                let cause = Cause::ConnectionLost;
-                sink.failed(ticket, Error::Lost { cause, outcome: Outcome::NotAcquired });
-                return false;
-            }
+        let Some(entry) = self.entry_held(hold) else {
+            let cause = Cause::ConnectionLost;
+            sink.failed(ticket, Error::Lost { cause, outcome: Outcome::NotAcquired });
+            return false;
         };
-        self.enter(ticket, entry);
-        self.active += 1;
-        self.unlockers.push_back((entry, ticket));
-        self.unlock(entry, hold.index, OpKind::UnlockAndTell, sink);
+        self.enter(ticket, entry, Wish::PLAIN, Mode::Try);
+        self.let_go(hold, Some(ticket), sink);
         true
     }
 
+    /// Makes an exclusive hold a shared one, without letting go in between, and tells when it is.
+    pub(crate) fn downgrade(&mut self, ticket: Ticket, hold: HoldId, sink: &mut impl Sink) {
+        let Some(entry) = self.entry_held(hold) else {
+            let cause = Cause::ConnectionLost;
+            return sink.failed(ticket, Error::Lost { cause, outcome: Outcome::NotAcquired });
+        };
+        if self.entries[entry as usize].held != Held::Exclusive {
+            // It is shared, or a slot, and stays what it is.
+            return sink.done(ticket);
+        }
+        self.enter(ticket, entry, Wish::PLAIN, Mode::Try);
+        self.active += 1;
+        let state = &mut self.entries[entry as usize];
+        state.held = Held::Shared;
+        state.downgrading = true;
+        self.tellers.push_back((entry, ticket));
+        self.push_op(Op { kind: OpKind::Downgrade, tells: true, entry });
+    }
+
     /// The next statement to send.
-    pub(crate) fn peek_op(&self) -> Option<(Op, Key)> {
+    pub(crate) fn peek_op(&self) -> Option<(Op, Statement)> {
         let op = *self.outbox.front()?;
-        Some((op, self.entries[op.entry as usize].key))
+        Some((op, self.statement(op)))
     }
 
     /// Tells that the statement of [`Ledger::peek_op`] is on its way.
     pub(crate) fn pop_op(&mut self) {
         let Some(op) = self.outbox.pop_front() else { return };
         self.resend_at = self.resend_at.saturating_sub(1);
-        if let (OpKind::Try, Phase::Trying { sent, .. }) =
-            (op.kind, &mut self.entries[op.entry as usize].phase)
-        {
-            *sent = true;
-        }
-    }
-
-    /// A statement was answered.
-    ///
-    /// # Errors
-    ///
-    /// When the answer contradicts the ledger.
-    pub(crate) fn answered(
-        &mut self,
-        op: Op,
-        value: bool,
-        now: Time,
-        sink: &mut impl Sink,
-    ) -> Result<(), Disagreement> {
-        self.finish_op(op);
-        let state = &mut self.entries[op.entry as usize];
-        match op.kind {
-            OpKind::Unlock | OpKind::UnlockAndTell if !value => return Err(Disagreement),
-            OpKind::Unlock => {}
-            OpKind::UnlockAndTell => {
-                let position = self.unlockers.iter().position(|(entry, _)| *entry == op.entry);
-                let Some((_, ticket)) = position.and_then(|at| self.unlockers.remove(at)) else {
-                    return Err(Disagreement);
-                };
-                self.active -= 1;
-                self.conclude(ticket, sink, |sink| sink.unlocked(ticket));
-            }
-            OpKind::Try => {
-                let Phase::Trying { ticket, mode, .. } = state.phase else {
-                    return Err(Disagreement);
-                };
-                if value {
-                    self.grant(op.entry, ticket, sink);
-                } else {
-                    self.refuse(op.entry, ticket, mode, now, sink);
-                }
-            }
-            OpKind::Verify => {
-                let Phase::Reconciling { ticket, error } = &mut state.phase else {
-                    return Err(Disagreement);
-                };
-                let (ticket, error) = (*ticket, error.take().unwrap_or(Error::Closed));
-                self.end_active(op.entry, ticket);
-                self.conclude(ticket, sink, |sink| sink.failed(ticket, error));
-                self.advance(op.entry, sink);
-            }
-        }
-        self.drop_if_unused(op.entry);
-        Ok(())
-    }
-
-    /// A statement failed. For a try, nothing is known of the lock: it is unlocked before the
-    /// requester is told (I2).
-    ///
-    /// # Errors
-    ///
-    /// When an unlock failed, so that a lock may be left that nobody owns.
-    pub(crate) fn failed(&mut self, op: Op, error: Error) -> Result<(), Disagreement> {
-        self.finish_op(op);
-        let state = &mut self.entries[op.entry as usize];
-        match (op.kind, &state.phase) {
-            (OpKind::Try, Phase::Trying { ticket, .. }) => {
-                let error = match error.sqlstate() {
-                    Some(crate::error::SqlState::OUT_OF_MEMORY) => {
-                        Error::LockTableFull { key: state.key }
-                    }
-                    _ => error,
-                };
-                state.phase = Phase::Reconciling { ticket: *ticket, error: Some(error) };
-                self.push_op(OpKind::Verify, op.entry);
-                Ok(())
-            }
-            _ => Err(Disagreement),
-        }
-    }
-
-    /// A statement was not run, because one before it in its batch failed: send it again, before
-    /// everything that is newer.
-    pub(crate) fn skipped(&mut self, op: Op) {
-        if let (OpKind::Try, Phase::Trying { sent, .. }) =
-            (op.kind, &mut self.entries[op.entry as usize].phase)
-        {
-            *sent = false;
-        }
-        self.outbox.insert(self.resend_at.min(self.outbox.len()), op);
-        self.resend_at += 1;
+        self.mark_sent(op, true);
     }
 
     /// A session is there: whoever waits is tried now.
@@ -338,9 +321,9 @@ impl Ledger {
                 continue;
             }
             let ticket = Ticket { slot, generation: request.generation };
-            let outcome = match &self.entries[request.entry as usize].phase {
-                Phase::Trying { ticket: of, sent: true, .. } if *of == ticket => Outcome::Unknown,
-                Phase::Reconciling { ticket: of, .. } if *of == ticket => Outcome::Unknown,
+            let outcome = match &self.entries[request.entry as usize].attempt {
+                Attempt::Trying { ticket: of, sent: true } if *of == ticket => Outcome::Unknown,
+                Attempt::Reconciling { ticket: of, .. } if *of == ticket => Outcome::Unknown,
                 _ => Outcome::NotAcquired,
             };
             let error = match cause {
@@ -370,13 +353,16 @@ impl Ledger {
 
     /// The slot that a statement in flight will answer.
     pub(crate) fn slot_of(&self, op: Op) -> Option<u32> {
-        match &self.entries[op.entry as usize].phase {
-            _ if op.kind == OpKind::UnlockAndTell => {
-                let mut unlockers = self.unlockers.iter();
-                unlockers.find(|(entry, _)| *entry == op.entry).map(|(_, ticket)| ticket.slot)
-            }
-            Phase::Trying { ticket, .. } if op.kind == OpKind::Try => Some(ticket.slot),
-            Phase::Reconciling { ticket, .. } if op.kind == OpKind::Verify => Some(ticket.slot),
+        if op.is_about_channel() {
+            return None;
+        }
+        if op.tells {
+            let mut tellers = self.tellers.iter();
+            return tellers.find(|(entry, _)| *entry == op.entry).map(|(_, ticket)| ticket.slot);
+        }
+        match (&self.entries[op.entry as usize].attempt, op.kind) {
+            (Attempt::Trying { ticket, .. }, kind) if kind.is_try() => Some(ticket.slot),
+            (Attempt::Reconciling { ticket, .. }, OpKind::Clear(_)) => Some(ticket.slot),
             _ => None,
         }
     }
@@ -384,97 +370,28 @@ impl Ledger {
     /// The keys held.
     #[cfg(test)]
     pub(crate) fn held(&self) -> impl Iterator<Item = Key> + '_ {
-        let held = self.entries.iter().filter(|entry| matches!(entry.phase, Phase::Held));
-        held.map(|entry| entry.key)
+        let held = self.holds.iter().filter(|hold| hold.entry != NONE);
+        held.map(|hold| self.entries[hold.entry as usize].key)
     }
 
-    // ----- transitions -----
-
-    fn begin_try(&mut self, entry: u32, ticket: Ticket, mode: Mode, sink: &mut impl Sink) {
-        if self.locks_used >= self.limits.locks {
-            let error = Error::TooManyLocks { limit: self.limits.locks };
-            return self.conclude(ticket, sink, |sink| sink.failed(ticket, error));
-        }
-        self.locks_used += 1;
-        self.active += 1;
-        self.entries[entry as usize].phase = Phase::Trying { ticket, mode, sent: false };
-        self.push_op(OpKind::Try, entry);
-    }
-
-    /// The request of a Trying or Reconciling key is through; the key is idle.
-    fn end_active(&mut self, entry: u32, ticket: Ticket) {
-        debug_assert!(self.requests[ticket.slot as usize].entry == entry, "the key's own request");
-        self.entries[entry as usize].phase = Phase::Idle;
-        self.locks_used -= 1;
-        self.active -= 1;
-    }
-
-    fn grant(&mut self, entry: u32, ticket: Ticket, sink: &mut impl Sink) {
-        self.end_active(entry, ticket);
-        let index = match self.free_holds.pop() {
-            Some(index) => index,
-            None => {
-                self.holds.push(Hold { generation: 0, entry: NONE });
-                self.holds.len() as u32 - 1
-            }
-        };
-        let hold = &mut self.holds[index as usize];
-        hold.generation = hold.generation.wrapping_add(1);
-        hold.entry = entry;
-        let id = HoldId { index, generation: hold.generation };
-        self.locks_used += 1;
-        let state = &mut self.entries[entry as usize];
-        state.phase = Phase::Held;
-        state.refusals = 0;
-        let mut wanted = false;
-        self.conclude(ticket, sink, |sink| wanted = sink.granted(ticket, id));
-        if !wanted {
-            // Nobody is there to hold it (I3).
-            self.unlock(entry, index, OpKind::Unlock, sink);
-        }
-    }
-
-    fn refuse(&mut self, entry: u32, ticket: Ticket, mode: Mode, now: Time, sink: &mut impl Sink) {
-        self.end_active(entry, ticket);
-        let request = &self.requests[ticket.slot as usize];
-        if mode == Mode::Try || request.abandoned {
-            self.conclude(ticket, sink, |sink| sink.refused(ticket));
-        } else if !request.waits && self.waiting >= self.limits.waiters {
-            let error = Error::TooManyWaiters { limit: self.limits.waiters };
-            self.conclude(ticket, sink, |sink| sink.failed(ticket, error));
-        } else {
-            self.enqueue(entry, ticket.slot, End::Front);
-        }
-        if self.entries[entry as usize].head != NONE {
-            self.start_cooling(entry, now);
-        }
-    }
-
-    /// Lets a hold go: an unlock is sent, and right behind it the try of the first waiter.
-    fn unlock(&mut self, entry: u32, hold: u32, kind: OpKind, sink: &mut impl Sink) {
-        self.holds[hold as usize].entry = NONE;
-        self.free_holds.push(hold);
-        self.locks_used -= 1;
-        self.entries[entry as usize].phase = Phase::Idle;
-        self.push_op(kind, entry);
-        self.advance(entry, sink);
-    }
-
-    /// Starts the next waiter of an idle key that is not cooling.
-    fn advance(&mut self, entry: u32, sink: &mut impl Sink) {
-        while self.online {
+    /// The keys for which the session is registered and waits, and how the first one wants it.
+    #[cfg(test)]
+    fn registered(&self) -> impl Iterator<Item = (Key, Want)> + '_ {
+        let known = self.index.values().copied();
+        known.filter(|entry| self.entries[*entry as usize].listed).filter_map(|entry| {
+            let (_, first) = self.first(entry)?;
             let state = &self.entries[entry as usize];
-            if !matches!(state.phase, Phase::Idle) || state.retry_at.is_some() {
-                return;
-            }
-            let slot = state.head;
-            if slot == NONE {
-                return;
-            }
-            self.dequeue(slot);
-            let generation = self.requests[slot as usize].generation;
-            self.begin_try(entry, Ticket { slot, generation }, Mode::Wait, sink);
-        }
+            let is_ours = match first.want {
+                Want::Slot(count) => state.holders >= u32::from(count),
+                _ => state.held != Held::Nothing,
+            };
+            (!is_ours).then_some((state.key, first.want))
+        })
+    }
+
+    fn entry_held(&self, hold: HoldId) -> Option<u32> {
+        let state = self.holds.get(hold.index as usize)?;
+        (state.generation == hold.generation && state.entry != NONE).then_some(state.entry)
     }
 
     /// Tells the requester, or, where it has gone, that its slot is free.
@@ -484,10 +401,12 @@ impl Ledger {
         if abandoned { sink.forgotten(ticket) } else { tell(sink) }
     }
 
-    fn enter(&mut self, ticket: Ticket, entry: u32) {
+    fn enter(&mut self, ticket: Ticket, entry: u32, wish: Wish, mode: Mode) {
         let request = &mut self.requests[ticket.slot as usize];
         debug_assert_eq!(request.entry, NONE, "a slot has one request at a time");
-        *request = Request { generation: ticket.generation, entry, ..Request::UNKNOWN };
+        let Wish { want, fenced } = wish;
+        let generation = ticket.generation;
+        *request = Request { generation, entry, want, fenced, mode, ..Request::UNKNOWN };
     }
 
     fn forget(&mut self, ticket: Ticket) {
@@ -496,5 +415,13 @@ impl Ledger {
         if std::mem::take(&mut request.waits) {
             self.waiting -= 1;
         }
+    }
+}
+
+/// What the ledger knows a request's key by, and whether it is a counted lock.
+fn subject(key: Key, want: Want) -> (Key, bool) {
+    match want {
+        Want::Slot(_) => (Key::Bigint(companion::first_slot(op::parameters(key))), true),
+        Want::Exclusive | Want::Shared => (key, false),
     }
 }

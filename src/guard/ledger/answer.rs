@@ -1,0 +1,282 @@
+//! What the server's answers lead to.
+
+use super::tables::{Attempt, Held, NONE};
+use super::{Disagreement, Ledger, Op, OpKind, Sink, TOLD_MAX};
+use crate::error::{Error, SqlState};
+use crate::proto::statement::Value;
+use crate::slots::Want;
+use crate::token::Token;
+
+impl Ledger {
+    /// A statement was answered.
+    ///
+    /// # Errors
+    ///
+    /// When the answer contradicts the ledger.
+    pub(crate) fn answered(
+        &mut self,
+        op: Op,
+        value: Value,
+        sink: &mut impl Sink,
+    ) -> Result<(), Disagreement> {
+        self.finish_op(op);
+        if op.is_about_channel() {
+            return Ok(());
+        }
+        let entry = op.entry;
+        match op.kind {
+            kind if kind.is_try() => self.tried(kind, entry, value, sink)?,
+            OpKind::Release | OpKind::ReleaseShared | OpKind::ReleaseSlot(_) => {
+                self.released(op, value, sink)?;
+            }
+            OpKind::Downgrade => {
+                self.tell(entry, sink)?;
+                self.note_told(entry, value)?;
+                let state = &mut self.entries[entry as usize];
+                state.downgrading = false;
+                if let Some(teller) = state.owed.take() {
+                    self.give_back(entry, 0, teller);
+                }
+                self.advance(entry, sink);
+            }
+            OpKind::OpenGate => self.note_told(entry, value)?,
+            OpKind::Clear(_) => {
+                self.note_told(entry, value)?;
+                self.cleared(entry, sink)?;
+            }
+            OpKind::Enlist => self.enlisted(entry, value),
+            // Whether it was registered matters to nobody any more.
+            _ => {}
+        }
+        self.settle(entry);
+        self.drop_if_unused(entry);
+        Ok(())
+    }
+
+    fn tried(
+        &mut self,
+        kind: OpKind,
+        entry: u32,
+        value: Value,
+        sink: &mut impl Sink,
+    ) -> Result<(), Disagreement> {
+        let state = &mut self.entries[entry as usize];
+        let Attempt::Trying { ticket, .. } = state.attempt else { return Err(Disagreement) };
+        let is_registering = kind == OpKind::Register;
+        match value {
+            Value::Probed if is_registering => state.probed += 1,
+            Value::WaitsGated => state.gate = true,
+            _ => {}
+        }
+        if is_registering && value != Value::Probed {
+            self.listed(entry);
+        }
+        let (slot, token) = match value {
+            Value::Yes | Value::Granted => (0, None),
+            Value::Slot(slot) => (slot, None),
+            Value::Token(Some(token)) => (0, Some(Token::from(token))),
+            Value::Token(None) if kind == OpKind::Token => return Err(Disagreement),
+            Value::No | Value::Waits | Value::WaitsGated | Value::Probed | Value::Token(None) => {
+                self.refuse(entry, sink);
+                return Ok(());
+            }
+            Value::Quiet | Value::Told | Value::Done => return Err(Disagreement),
+        };
+        let state = &mut self.entries[entry as usize];
+        if self.requests[ticket.slot as usize].fenced && token.is_none() {
+            // Granted by the registration, which gives none.
+            state.held = Held::Exclusive;
+            state.since = self.now;
+            state.handed = 0;
+            self.push_op(Op::new(OpKind::Token, entry));
+            return Ok(());
+        }
+        if kind != OpKind::Token {
+            state.since = self.now;
+            state.handed = 0;
+        }
+        self.granted(entry, slot, token, sink);
+        Ok(())
+    }
+
+    fn released(&mut self, op: Op, value: Value, sink: &mut impl Sink) -> Result<(), Disagreement> {
+        if op.tells {
+            self.tell(op.entry, sink)?;
+        }
+        let state = &mut self.entries[op.entry as usize];
+        state.releasing = state.releasing.saturating_sub(1);
+        self.note_told(op.entry, value)?;
+        // Who was refused in the meantime may have it now.
+        self.stop_cooling(op.entry);
+        match value {
+            Value::Told => self.yield_to_others(op.entry),
+            _ => self.advance(op.entry, sink),
+        }
+        Ok(())
+    }
+
+    fn enlisted(&mut self, entry: u32, value: Value) {
+        let state = &mut self.entries[entry as usize];
+        state.enlisting = state.enlisting.saturating_sub(1);
+        // A later one has been taken back and made anew: that one says how it is.
+        if value == Value::No && state.enlisting == 0 {
+            self.unlisted(entry);
+        }
+    }
+
+    /// Answers who waits for a release or a downgrade.
+    fn tell(&mut self, entry: u32, sink: &mut impl Sink) -> Result<(), Disagreement> {
+        let position = self.tellers.iter().position(|(of, _)| *of == entry);
+        let (_, ticket) = position.and_then(|at| self.tellers.remove(at)).ok_or(Disagreement)?;
+        self.active -= 1;
+        self.conclude(ticket, sink, |sink| sink.done(ticket));
+        Ok(())
+    }
+
+    /// Remembers whether others wait for the key, and whom a failure of this batch would leave
+    /// without their notification.
+    fn note_told(&mut self, entry: u32, value: Value) -> Result<(), Disagreement> {
+        let state = &mut self.entries[entry as usize];
+        match value {
+            Value::Told => {
+                self.rivals.told(state.key, self.now);
+                if self.told.len() < TOLD_MAX {
+                    state.ops += 1;
+                    self.told.push(entry);
+                }
+            }
+            Value::Quiet => self.rivals.quiet(state.key),
+            _ => return Err(Disagreement),
+        }
+        Ok(())
+    }
+
+    fn cleared(&mut self, entry: u32, sink: &mut impl Sink) -> Result<(), Disagreement> {
+        let Attempt::Reconciling { ticket, error } = &mut self.entries[entry as usize].attempt
+        else {
+            return Err(Disagreement);
+        };
+        let (ticket, error) = (*ticket, error.take().unwrap_or(Error::Closed));
+        self.end_attempt(entry);
+        self.unlisted(entry);
+        let state = &mut self.entries[entry as usize];
+        state.gate = false;
+        if state.holders == 0 {
+            state.held = Held::Nothing;
+        }
+        self.conclude(ticket, sink, |sink| sink.failed(ticket, error));
+        self.advance(entry, sink);
+        Ok(())
+    }
+
+    /// A statement failed. For a try, nothing is known of the lock: it is unlocked before the
+    /// requester is told (I2).
+    ///
+    /// # Errors
+    ///
+    /// When an unlock failed, so that a lock may be left that nobody owns.
+    pub(crate) fn failed(&mut self, op: Op, error: Error) -> Result<(), Disagreement> {
+        self.batch_failed = true;
+        self.finish_op(op);
+        match op.kind {
+            OpKind::Listen => {
+                // This server has no LISTEN, or not for us: then waiters poll.
+                self.can_listen = false;
+                return Ok(());
+            }
+            OpKind::Unlisten => return Ok(()),
+            _ => {}
+        }
+        let entry = op.entry;
+        let want = self.attempted(entry).map_or(Want::Exclusive, |request| request.want);
+        let state = &mut self.entries[entry as usize];
+        match (op.kind, &state.attempt) {
+            (kind, Attempt::Trying { ticket, .. }) if kind.is_try() => {
+                let error = match error.sqlstate() {
+                    Some(SqlState::OUT_OF_MEMORY) => Error::LockTableFull { key: state.key },
+                    _ => error,
+                };
+                state.attempt = Attempt::Reconciling { ticket: *ticket, error: Some(error) };
+                self.push_op(Op::new(OpKind::Clear(want), entry));
+                Ok(())
+            }
+            (OpKind::Enlist, _) => {
+                // It may be registered all the same.
+                self.enlisted(entry, Value::No);
+                if !self.entries[entry as usize].listed {
+                    self.push_op(Op::new(OpKind::Delist, entry));
+                }
+                Ok(())
+            }
+            (OpKind::Wake, _) => {
+                self.drop_if_unused(entry);
+                Ok(())
+            }
+            _ => Err(Disagreement),
+        }
+    }
+
+    /// A statement was not run, because one before it in its batch failed: send it again, before
+    /// everything that is newer.
+    pub(crate) fn skipped(&mut self, op: Op) {
+        self.mark_sent(op, false);
+        self.outbox.insert(self.resend_at.min(self.outbox.len()), op);
+        self.resend_at += 1;
+    }
+
+    /// A batch is through. If it was not committed as a whole, who was to be notified was not:
+    /// they are notified once more.
+    pub(crate) fn synced(&mut self) {
+        let failed = std::mem::take(&mut self.batch_failed);
+        while let Some(entry) = self.told.pop() {
+            self.entries[entry as usize].ops -= 1;
+            if failed && self.online {
+                self.push_op(Op::new(OpKind::Wake, entry));
+            }
+            self.drop_if_unused(entry);
+        }
+    }
+
+    /// A batch's commit failed, so that nobody was notified; to try again would fail again (the
+    /// server's queue of notifications is full). Waiters find out by themselves.
+    pub(crate) fn commit_failed(&mut self) {
+        self.batch_failed = false;
+    }
+
+    pub(super) fn mark_sent(&mut self, op: Op, value: bool) {
+        if op.is_about_channel() {
+            return;
+        }
+        if let (true, Attempt::Trying { sent, .. }) =
+            (op.kind.is_try(), &mut self.entries[op.entry as usize].attempt)
+        {
+            *sent = value;
+        }
+    }
+
+    /// Brings what the server has beside a key in line with who waits for it here.
+    pub(super) fn settle(&mut self, entry: u32) {
+        if !self.online {
+            return;
+        }
+        if self.entries[entry as usize].head == NONE {
+            self.stop_cooling(entry);
+        }
+        let is_idle = self.entries[entry as usize].attempt.is_none();
+        let first_is_exclusive =
+            self.first(entry).is_some_and(|(_, request)| request.want == Want::Exclusive);
+        let state = &mut self.entries[entry as usize];
+        let has_it_alone = state.held == Held::Exclusive;
+        if state.gate && is_idle && (has_it_alone || !first_is_exclusive) {
+            state.gate = false;
+            // The release of who has it alone will tell the sharers.
+            let kind = if has_it_alone { OpKind::DropGate } else { OpKind::OpenGate };
+            self.push_op(Op::new(kind, entry));
+        }
+        let state = &self.entries[entry as usize];
+        if state.listed && is_idle && state.head == NONE {
+            self.unlisted(entry);
+            self.push_op(Op::new(OpKind::Delist, entry));
+        }
+    }
+}

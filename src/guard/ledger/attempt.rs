@@ -1,0 +1,305 @@
+//! How a request gets its key, and how a holder lets go: tries, grants, and hand-overs from one
+//! holder to the next.
+
+use std::time::Duration;
+
+use super::tables::{Attempt, End, Held};
+use super::{Ledger, Op, OpKind, Sink, Terms};
+use crate::error::Error;
+use crate::slots::{HoldId, Mode, Ticket, Want, Wish};
+use crate::token::Token;
+
+/// A key goes from holder to holder within a process for so long, and so often, before other
+/// processes get their turn.
+const HANDED_FOR: Duration = Duration::from_millis(5);
+/// See [`HANDED_FOR`].
+const HANDED_MAX: u32 = 256;
+
+impl OpKind {
+    /// Whether it may grant the key to the request of the attempt.
+    pub(super) fn is_try(self) -> bool {
+        matches!(self, Self::Try | Self::Register | Self::Retry | Self::Token)
+    }
+}
+
+impl Ledger {
+    // ----- what the state of a key allows -----
+
+    /// Whether a sharer may share what the session has.
+    pub(super) fn can_join(&self, entry: u32, wish: Wish) -> bool {
+        let state = &self.entries[entry as usize];
+        wish.want == Want::Shared
+            && state.held == Held::Shared
+            && state.attempt.is_none()
+            && !state.downgrading
+    }
+
+    /// Whether a try makes sense: nothing here excludes it.
+    pub(super) fn is_open(&self, entry: u32, want: Want) -> bool {
+        let state = &self.entries[entry as usize];
+        state.attempt.is_none()
+            && state.retry_at.is_none()
+            && match (state.held, want) {
+                (Held::Nothing, _) => true,
+                (Held::Slots, Want::Slot(count)) => state.holders < u32::from(count),
+                _ => false,
+            }
+    }
+
+    /// Whether a request that does not want to wait may see what becomes of the try that is under
+    /// way: where that is granted, it may be, too.
+    pub(super) fn goes_along(&self, entry: u32, wish: Wish) -> bool {
+        let state = &self.entries[entry as usize];
+        let is_plural = |want| matches!(want, Want::Shared | Want::Slot(_));
+        let tail = self.requests.get(state.tail as usize);
+        matches!(state.attempt, Attempt::Trying { .. })
+            && is_plural(wish.want)
+            && self.attempted(entry).is_some_and(|request| is_plural(request.want))
+            && tail.is_none_or(|last| last.mode == Mode::Try)
+    }
+
+    // ----- trying -----
+
+    pub(super) fn begin_try(&mut self, entry: u32, ticket: Ticket, sink: &mut impl Sink) {
+        let request = &self.requests[ticket.slot as usize];
+        let state = &self.entries[entry as usize];
+        let is_plain = request.want == Want::Exclusive && !request.fenced;
+        let kind = match is_plain && state.listed && !state.gate {
+            true => OpKind::Retry,
+            false => OpKind::Try,
+        };
+        self.begin(kind, entry, ticket, sink);
+    }
+
+    /// Makes an attempt for a request.
+    pub(super) fn begin(&mut self, kind: OpKind, entry: u32, ticket: Ticket, sink: &mut impl Sink) {
+        if self.locks_used >= self.limits.locks {
+            let error = Error::TooManyLocks { limit: self.limits.locks };
+            return self.conclude(ticket, sink, |sink| sink.failed(ticket, error));
+        }
+        self.locks_used += 1;
+        self.active += 1;
+        let state = &mut self.entries[entry as usize];
+        state.attempt = Attempt::Trying { ticket, sent: false };
+        state.notified = false;
+        self.push_op(Op::new(kind, entry));
+    }
+
+    /// The attempt is through.
+    pub(super) fn end_attempt(&mut self, entry: u32) {
+        self.entries[entry as usize].attempt = Attempt::None;
+        self.locks_used -= 1;
+        self.active -= 1;
+    }
+
+    /// Starts what the first of the queue can have now, and the next.
+    pub(super) fn advance(&mut self, entry: u32, sink: &mut impl Sink) {
+        while self.online {
+            let Some((ticket, request)) = self.first(entry) else { return };
+            let wish = Wish { want: request.want, fenced: request.fenced };
+            if self.can_join(entry, wish) {
+                self.dequeue(ticket.slot);
+                self.join(entry, ticket, sink);
+            } else if self.is_open(entry, wish.want) && !self.waits_for_release(entry) {
+                self.dequeue(ticket.slot);
+                self.begin_try(entry, ticket, sink);
+            } else {
+                return;
+            }
+        }
+    }
+
+    // ----- granting -----
+
+    /// The server has granted the key to the request that is being tried.
+    pub(super) fn granted(
+        &mut self,
+        entry: u32,
+        slot: u16,
+        token: Option<Token>,
+        sink: &mut impl Sink,
+    ) {
+        let Some(ticket) = self.entries[entry as usize].attempt.ticket() else { return };
+        let request = &self.requests[ticket.slot as usize];
+        let held = match request.want {
+            Want::Exclusive => Held::Exclusive,
+            Want::Shared => Held::Shared,
+            Want::Slot(_) => Held::Slots,
+        };
+        self.end_attempt(entry);
+        let state = &mut self.entries[entry as usize];
+        state.held = held;
+        state.refusals = 0;
+        state.probed = 0;
+        state.notified = false;
+        self.locks_used += 1;
+        if self.hand(entry, slot, ticket, token, sink) {
+            self.advance(entry, sink);
+        }
+    }
+
+    /// Gives a hold to a request, which may have gone: then it is let go of (I3).
+    fn hand(
+        &mut self,
+        entry: u32,
+        slot: u16,
+        ticket: Ticket,
+        token: Option<Token>,
+        sink: &mut impl Sink,
+    ) -> bool {
+        let (hold, wanted) = self.offer(entry, slot, ticket, token, sink);
+        if !wanted {
+            self.let_go(hold, None, sink);
+        }
+        wanted
+    }
+
+    /// Makes a hold and offers it to a request; says whether that is still there.
+    fn offer(
+        &mut self,
+        entry: u32,
+        slot: u16,
+        ticket: Ticket,
+        token: Option<Token>,
+        sink: &mut impl Sink,
+    ) -> (HoldId, bool) {
+        let index = self.new_hold(entry, slot);
+        let id = HoldId { index, generation: self.holds[index as usize].generation };
+        let terms = Terms { token, since: self.entries[entry as usize].since };
+        let mut wanted = false;
+        self.conclude(ticket, sink, |sink| wanted = sink.granted(ticket, id, terms));
+        (id, wanted)
+    }
+
+    /// One more sharer of what the session shares already.
+    pub(super) fn join(&mut self, entry: u32, ticket: Ticket, sink: &mut impl Sink) {
+        if self.locks_used >= self.limits.locks {
+            let error = Error::TooManyLocks { limit: self.limits.locks };
+            return self.conclude(ticket, sink, |sink| sink.failed(ticket, error));
+        }
+        let (hold, wanted) = self.offer(entry, 0, ticket, None, sink);
+        if wanted {
+            self.locks_used += 1;
+        } else {
+            // The session had it before, and has it still.
+            self.drop_hold(hold.index);
+        }
+    }
+
+    // ----- letting go -----
+
+    /// A holder lets go: the hold goes to the next one here, or back to the server, and right
+    /// behind it the try of the first waiter.
+    pub(super) fn let_go(&mut self, id: HoldId, teller: Option<Ticket>, sink: &mut impl Sink) {
+        let hold = self.drop_hold(id.index);
+        let entry = hold.entry;
+        sink.released(id);
+        let state = &self.entries[entry as usize];
+        let is_shared_still = state.held == Held::Shared && state.holders > 0;
+        if is_shared_still {
+            self.locks_used -= 1;
+        }
+        if is_shared_still || self.hand_over(entry, hold.slot, sink) {
+            if let Some(ticket) = teller {
+                self.conclude(ticket, sink, |sink| sink.done(ticket));
+            }
+            self.settle(entry);
+            return self.drop_if_unused(entry);
+        }
+        self.active += u32::from(teller.is_some());
+        if self.entries[entry as usize].downgrading {
+            self.entries[entry as usize].owed = Some(teller);
+            return;
+        }
+        self.give_back(entry, hold.slot, teller);
+        // Of a counted lock, somebody may wait for what others hold while this one is let go.
+        self.stop_cooling(entry);
+        self.advance(entry, sink);
+        self.settle(entry);
+    }
+
+    /// Releases what the session has of a key whose last holder let go, or one slot.
+    pub(super) fn give_back(&mut self, entry: u32, slot: u16, teller: Option<Ticket>) {
+        let state = &mut self.entries[entry as usize];
+        let kind = match state.held {
+            Held::Exclusive | Held::Nothing => OpKind::Release,
+            Held::Shared => OpKind::ReleaseShared,
+            Held::Slots => OpKind::ReleaseSlot(slot),
+        };
+        if state.holders == 0 {
+            state.held = Held::Nothing;
+        }
+        state.releasing += 1;
+        self.locks_used -= 1;
+        if let Some(ticket) = teller {
+            self.tellers.push_back((entry, ticket));
+        }
+        self.push_op(Op { kind, tells: teller.is_some(), entry });
+    }
+
+    /// Hands a hold that was let go to the first of the queue, if that one wants the same, and
+    /// other processes have not waited for too long. The server does not hear of it.
+    fn hand_over(&mut self, entry: u32, slot: u16, sink: &mut impl Sink) -> bool {
+        loop {
+            let state = &self.entries[entry as usize];
+            let is_over = state.handed >= HANDED_MAX || self.now >= state.since.after(HANDED_FOR);
+            if !self.online || is_over || state.downgrading || !state.attempt.is_none() {
+                return false;
+            }
+            let held = state.held;
+            let Some((ticket, request)) = self.first(entry) else { return false };
+            let is_same = match (held, request.want) {
+                (Held::Exclusive, Want::Exclusive) => true,
+                (Held::Slots, Want::Slot(count)) => slot < count,
+                _ => false,
+            };
+            if !is_same {
+                return false;
+            }
+            let fenced = request.fenced;
+            self.dequeue(ticket.slot);
+            let state = &mut self.entries[entry as usize];
+            state.handed += 1;
+            if fenced {
+                // A token of its own is the server's to give, while the key stays ours.
+                self.active += 1;
+                state.attempt = Attempt::Trying { ticket, sent: false };
+                self.push_op(Op::new(OpKind::Token, entry));
+                return true;
+            }
+            let (hold, wanted) = self.offer(entry, slot, ticket, None, sink);
+            if wanted {
+                return true;
+            }
+            self.drop_hold(hold.index);
+        }
+    }
+
+    // ----- refusals -----
+
+    /// Somebody else has the key: who does not want to wait hears of it, the others wait.
+    pub(super) fn refuse(&mut self, entry: u32, sink: &mut impl Sink) {
+        let Some(ticket) = self.entries[entry as usize].attempt.ticket() else { return };
+        self.end_attempt(entry);
+        while let Some((along, Mode::Try)) = self.first(entry).map(|(t, first)| (t, first.mode)) {
+            self.dequeue(along.slot);
+            self.conclude(along, sink, |sink| sink.refused(along));
+        }
+        let request = &self.requests[ticket.slot as usize];
+        let want = request.want;
+        if request.mode == Mode::Try || request.abandoned {
+            self.conclude(ticket, sink, |sink| sink.refused(ticket));
+        } else if !request.waits && self.waiting >= self.limits.waiters {
+            let error = Error::TooManyWaiters { limit: self.limits.waiters };
+            self.conclude(ticket, sink, |sink| sink.failed(ticket, error));
+        } else {
+            self.enqueue(entry, ticket.slot, End::Front);
+        }
+        match self.first(entry) {
+            None => {}
+            // The one behind who has gone wants something else, and may have it.
+            Some((_, first)) if first.want != want => self.advance(entry, sink),
+            Some(_) => self.wait_elsewhere(entry, sink),
+        }
+    }
+}

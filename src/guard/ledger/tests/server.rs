@@ -1,0 +1,365 @@
+//! A model of the server: its lock table, sessions that run one lock call at a time, and
+//! notifications that go out with the commit.
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::proto::companion;
+use crate::proto::frontend::KeyParameters;
+use crate::proto::statement::{self, Slots, Statement, Value};
+
+/// Who holds a key: sessions, and how often each, exclusively and shared.
+#[derive(Default)]
+struct Holders {
+    exclusive: HashMap<usize, u32>,
+    shared: HashMap<usize, u32>,
+}
+
+/// What the server says to a session, in order.
+#[derive(Debug, PartialEq)]
+pub(super) enum Message {
+    Answer(u64, Value),
+    Failed(u64),
+    Skipped(u64),
+    Synced,
+    Notified(KeyParameters),
+}
+
+#[derive(Default)]
+pub(super) struct Server {
+    table: HashMap<KeyParameters, Holders>,
+    pub(super) sessions: Vec<Session>,
+    /// Grows with every token.
+    lsn: u64,
+}
+
+#[derive(Default)]
+pub(super) struct Session {
+    /// Statements with their numbers; `None` is a Sync.
+    pub(super) asked: VecDeque<Option<(u64, Statement)>>,
+    pub(super) said: VecDeque<Message>,
+    /// How far the first statement is.
+    step: u16,
+    failed: bool,
+    channels: Vec<u8>,
+    listens: Vec<(u8, bool)>,
+    notifies: Vec<KeyParameters>,
+}
+
+impl Server {
+    pub(super) fn new(sessions: usize) -> Self {
+        Self { sessions: (0..sessions).map(|_| Session::default()).collect(), ..Self::default() }
+    }
+
+    /// Runs one lock call of a session; the statement fails there if `fails`, before or after its
+    /// effect. Says whether there was anything to do.
+    pub(super) fn step(&mut self, session: usize, fails: Option<bool>) -> bool {
+        let Some(next) = self.sessions[session].asked.front().copied() else { return false };
+        let Some((number, statement)) = next else {
+            self.sessions[session].asked.pop_front();
+            self.commit(session);
+            return true;
+        };
+        if self.sessions[session].failed {
+            self.sessions[session].asked.pop_front();
+            self.sessions[session].said.push_back(Message::Skipped(number));
+            return true;
+        }
+        if fails == Some(false) {
+            self.end(session, Message::Failed(number));
+            self.sessions[session].failed = true;
+            return true;
+        }
+        let value = self.call(session, &statement);
+        if fails == Some(true) {
+            self.end(session, Message::Failed(number));
+            self.sessions[session].failed = true;
+        } else if let Some(value) = value {
+            self.end(session, Message::Answer(number, value));
+        }
+        true
+    }
+
+    /// The session is gone, and with it all its locks.
+    pub(super) fn kill(&mut self, session: usize) {
+        for holders in self.table.values_mut() {
+            holders.exclusive.remove(&session);
+            holders.shared.remove(&session);
+        }
+        self.sessions[session] = Session::default();
+    }
+
+    pub(super) fn holds(&self, session: usize, key: KeyParameters) -> (u32, u32) {
+        let count = |of: &HashMap<usize, u32>| of.get(&session).copied().unwrap_or(0);
+        self.table.get(&key).map_or((0, 0), |of| (count(&of.exclusive), count(&of.shared)))
+    }
+
+    /// All that a session holds.
+    pub(super) fn all_of(&self, session: usize) -> Vec<KeyParameters> {
+        let keys = self.table.keys().copied();
+        keys.filter(|key| self.holds(session, *key) != (0, 0)).collect()
+    }
+
+    /// Whether a session could have a key.
+    pub(super) fn is_free(&self, session: usize, key: KeyParameters, shared: bool) -> bool {
+        self.table.get(&key).is_none_or(|holders| {
+            let others = |of: &HashMap<usize, u32>| of.keys().any(|other| *other != session);
+            !others(&holders.exclusive) && (shared || !others(&holders.shared))
+        })
+    }
+
+    fn end(&mut self, session: usize, message: Message) {
+        let session = &mut self.sessions[session];
+        session.asked.pop_front();
+        session.step = 0;
+        session.said.push_back(message);
+    }
+
+    /// Notifications and LISTEN take effect; after a failure they do not.
+    fn commit(&mut self, session: usize) {
+        let own = &mut self.sessions[session];
+        let failed = std::mem::take(&mut own.failed);
+        let (listens, notifies) =
+            (std::mem::take(&mut own.listens), std::mem::take(&mut own.notifies));
+        if !failed {
+            for (channel, listen) in listens {
+                own.channels.retain(|other| *other != channel);
+                if listen {
+                    own.channels.push(channel);
+                }
+            }
+            for key in notifies {
+                let channel = companion::channel(key_of_channel(key));
+                for (index, other) in self.sessions.iter_mut().enumerate() {
+                    // One's own are passed over by the core.
+                    if index != session && other.channels.contains(&channel) {
+                        other.said.push_back(Message::Notified(key));
+                    }
+                }
+            }
+        }
+        self.sessions[session].said.push_back(Message::Synced);
+    }
+
+    fn lock(&mut self, session: usize, key: KeyParameters) -> bool {
+        let free = self.is_free(session, key, false);
+        if free {
+            *self.table.entry(key).or_default().exclusive.entry(session).or_default() += 1;
+        }
+        free
+    }
+
+    fn share(&mut self, session: usize, key: KeyParameters) -> bool {
+        let free = self.is_free(session, key, true);
+        if free {
+            *self.table.entry(key).or_default().shared.entry(session).or_default() += 1;
+        }
+        free
+    }
+
+    fn unlock(&mut self, session: usize, key: KeyParameters) -> bool {
+        self.table.get_mut(&key).is_some_and(|holders| less(&mut holders.exclusive, session))
+    }
+
+    fn unshare(&mut self, session: usize, key: KeyParameters) -> bool {
+        self.table.get_mut(&key).is_some_and(|holders| less(&mut holders.shared, session))
+    }
+
+    /// One lock call of a statement; its value once it is through.
+    fn call(&mut self, session: usize, statement: &Statement) -> Option<Value> {
+        let step = self.sessions[session].step;
+        let beside = |key| (companion::waiters(key), companion::gate(key));
+        let (done, next) = match (*statement, step) {
+            (Statement::TryLock(key), _) => (Some(self.lock(session, key).into()), 0),
+            (Statement::Unlock(key), _) => (Some(self.unlock(session, key).into()), 0),
+            (Statement::TryLockShared(key), _) => (Some(self.share(session, key).into()), 0),
+            (Statement::UnlockShared(key), _) => (Some(self.unshare(session, key).into()), 0),
+            (Statement::Share(key), 0) => match self.share(session, beside(key).1) {
+                true => (None, 1),
+                false => (Some(Value::No), 0),
+            },
+            (Statement::Share(key), 1) => {
+                assert!(self.unshare(session, beside(key).1));
+                (None, 2)
+            }
+            (Statement::Share(key), _) => (Some(self.share(session, key).into()), 0),
+            (Statement::Register(key) | Statement::RegisterShared(key), 0) => {
+                match self.share(session, beside(key).0) {
+                    true => (None, 1),
+                    false => (Some(Value::Probed), 0),
+                }
+            }
+            (Statement::Register(key), 1) | (Statement::Retry(key), 0) => {
+                match self.lock(session, key) {
+                    true => (Some(Value::Granted), 0),
+                    false => (None, 2),
+                }
+            }
+            (Statement::Register(key) | Statement::Retry(key), _) => {
+                match self.lock(session, beside(key).1) {
+                    true => (Some(Value::WaitsGated), 0),
+                    false => (Some(Value::Waits), 0),
+                }
+            }
+            (Statement::RegisterShared(key), 1) => match self.share(session, beside(key).1) {
+                true => (None, 2),
+                false => (Some(Value::Waits), 0),
+            },
+            (Statement::RegisterShared(key), 2) => {
+                assert!(self.unshare(session, beside(key).1));
+                (None, 3)
+            }
+            (Statement::RegisterShared(key), _) => match self.share(session, key) {
+                true => (Some(Value::Granted), 0),
+                false => (Some(Value::Waits), 0),
+            },
+            (Statement::Fence(key), _) => {
+                let granted = self.lock(session, key);
+                (Some(Value::Token(granted.then(|| self.token()))), 0)
+            }
+            (Statement::Token, _) => (Some(Value::Token(Some(self.token()))), 0),
+            (Statement::Listen(channel), _) => {
+                self.sessions[session].listens.push((channel, true));
+                (Some(Value::Done), 0)
+            }
+            (Statement::Unlisten(channel), _) => {
+                self.sessions[session].listens.push((channel, false));
+                (Some(Value::Done), 0)
+            }
+            (Statement::Wake(key), _) => {
+                self.sessions[session].notifies.push(key);
+                (Some(Value::Yes), 0)
+            }
+            (Statement::TakeSlot(slots), step) => self.take(session, &slots, step),
+            (Statement::RegisterSlots(slots), 0) => {
+                let waiters = beside(KeyParameters::Bigint(slots.first)).0;
+                match self.share(session, waiters) {
+                    true => (None, 1),
+                    false => (Some(Value::Probed), 0),
+                }
+            }
+            (Statement::RegisterSlots(slots), step) => {
+                let (done, next) = self.take(session, &slots, step - 1);
+                (done, next + 1)
+            }
+            (Statement::Clear(_) | Statement::ClearShared(_) | Statement::ClearSlots(_), _) => {
+                match step {
+                    0 => {
+                        self.clear(session, statement);
+                        (None, 1)
+                    }
+                    step => self.tell(session, statement, step),
+                }
+            }
+            (_, step) => self.tell(session, statement, step),
+        };
+        self.sessions[session].step = next;
+        done
+    }
+
+    /// The statements that let go and tell who waits.
+    fn tell(&mut self, session: usize, statement: &Statement, step: u16) -> (Option<Value>, u16) {
+        let (key, owner) = match *statement {
+            Statement::ReleaseSlot(first, slot) => {
+                let key = KeyParameters::Bigint(first | i64::from(slot));
+                (key, KeyParameters::Bigint(first))
+            }
+            Statement::Release(key)
+            | Statement::ReleaseShared(key)
+            | Statement::Downgrade(key)
+            | Statement::Clear(key)
+            | Statement::ClearShared(key)
+            | Statement::OpenGate(key) => (key, key),
+            Statement::ClearSlots(slots) => {
+                (KeyParameters::Bigint(slots.first), KeyParameters::Bigint(slots.first))
+            }
+            other => panic!("no model of {other:?}"),
+        };
+        let waiters = companion::waiters(owner);
+        match step {
+            0 => {
+                assert!(match statement {
+                    Statement::ReleaseShared(_) => self.unshare(session, key),
+                    Statement::Downgrade(_) => self.share(session, key),
+                    Statement::OpenGate(_) => self.unlock(session, companion::gate(key)),
+                    _ => self.unlock(session, key),
+                });
+                (None, 1)
+            }
+            1 if matches!(statement, Statement::Downgrade(_)) => {
+                assert!(self.unlock(session, key));
+                (None, 2)
+            }
+            1 | 2 if self.lock(session, waiters) => (None, 3),
+            1 | 2 => {
+                self.sessions[session].notifies.push(key);
+                (Some(Value::Told), 0)
+            }
+            _ => {
+                assert!(self.unlock(session, waiters));
+                (Some(Value::Quiet), 0)
+            }
+        }
+    }
+
+    /// One slot a step.
+    fn take(&mut self, session: usize, slots: &Slots, step: u16) -> (Option<Value>, u16) {
+        if step >= slots.count {
+            return (Some(Value::No), 0);
+        }
+        let is_held = slots.held[usize::from(step / 8)] >> (step % 8) & 1 == 1;
+        let key = KeyParameters::Bigint(slots.first | i64::from(step));
+        match !is_held && self.lock(session, key) {
+            true => (Some(Value::Slot(step)), 0),
+            false => (None, step + 1),
+        }
+    }
+
+    fn clear(&mut self, session: usize, statement: &Statement) {
+        match *statement {
+            Statement::ClearSlots(slots) => {
+                for slot in 0..slots.count {
+                    if slots.held[usize::from(slot / 8)] >> (slot % 8) & 1 == 0 {
+                        self.unlock(session, KeyParameters::Bigint(slots.first | i64::from(slot)));
+                    }
+                }
+                self.unshare(session, companion::waiters(KeyParameters::Bigint(slots.first)));
+            }
+            Statement::Clear(key) | Statement::ClearShared(key) => {
+                match statement {
+                    Statement::Clear(_) => self.unlock(session, key),
+                    _ => self.unshare(session, key),
+                };
+                self.unshare(session, companion::waiters(key));
+                self.unlock(session, companion::gate(key));
+                if matches!(statement, Statement::ClearShared(_)) {
+                    self.unshare(session, companion::gate(key));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn token(&mut self) -> statement::Token {
+        self.lsn += 1;
+        statement::Token { timeline: 1, lsn: self.lsn }
+    }
+}
+
+/// A slot is told of on the channel of its first slot.
+fn key_of_channel(key: KeyParameters) -> KeyParameters {
+    match key {
+        KeyParameters::Bigint(number) if number.abs() > 1_000 => {
+            KeyParameters::Bigint(number & !companion::SLOT_MASK)
+        }
+        key => key,
+    }
+}
+
+fn less(of: &mut HashMap<usize, u32>, session: usize) -> bool {
+    let Some(count) = of.get_mut(&session) else { return false };
+    *count -= 1;
+    if *count == 0 {
+        of.remove(&session);
+    }
+    true
+}

@@ -1,0 +1,241 @@
+//! What a ready session has asked for and not heard of yet, oldest first, and the whitelist of the
+//! messages that may answer it.
+//!
+//! Answers come in order (invariant I4). After an error the server skips to the Sync (manual:
+//! protocol-flow, "Pipelining"); what it skipped is told, so that it can be sent again.
+
+use std::collections::VecDeque;
+
+use super::backend::{self, BackendMessage};
+use super::fault::{Fault, Violation};
+use super::fields::{Fields, ServerError, Severity};
+use super::session::Event;
+use super::statement::{Shape, Value};
+
+/// The unanswered statements and Syncs. INVARIANT: never more than `capacity`.
+#[derive(Debug)]
+pub(super) struct Ring {
+    pending: VecDeque<Pending>,
+    capacity: usize,
+    /// A warning that came with a statement whose commit has to be durable.
+    doubt: Option<Box<ServerError>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Pending {
+    /// A statement is prepared, at the beginning of a batch.
+    Parse,
+    Statement {
+        ticket: u64,
+        shape: Shape,
+        /// Whether it counts only with its Sync.
+        commits: bool,
+        reply: Reply,
+    },
+    Sync {
+        mark: u64,
+        /// Whether its commit failed.
+        failed: bool,
+    },
+}
+
+/// The next message of a statement's reply.
+#[derive(Debug, Clone, Copy)]
+enum Reply {
+    ParseComplete,
+    BindComplete,
+    DataRow,
+    CommandComplete {
+        value: Value,
+    },
+    /// All is answered but the Sync.
+    Commit {
+        value: Value,
+    },
+    /// ErrorResponse was seen: the server skips to the Sync.
+    Skipping,
+}
+
+/// What a message led to.
+pub(super) enum Progress {
+    Event(Event),
+    /// An event that comes before the message, which is looked at once more.
+    EventBefore(Event),
+    Message,
+    Starved,
+}
+
+impl Ring {
+    pub(super) fn new(capacity: usize) -> Self {
+        Self { pending: VecDeque::with_capacity(capacity), capacity, doubt: None }
+    }
+
+    /// How many more fit.
+    pub(super) fn room(&self) -> usize {
+        self.capacity.saturating_sub(self.pending.len())
+    }
+
+    pub(super) fn push_parse(&mut self) {
+        self.pending.push_back(Pending::Parse);
+    }
+
+    pub(super) fn push_statement(&mut self, ticket: u64, shape: Shape, commits: bool) {
+        let reply = match shape {
+            Shape::Nothing => Reply::ParseComplete,
+            _ => Reply::BindComplete,
+        };
+        self.pending.push_back(Pending::Statement { ticket, shape, commits, reply });
+    }
+
+    pub(super) fn push_sync(&mut self, mark: u64) {
+        self.pending.push_back(Pending::Sync { mark, failed: false });
+    }
+
+    /// The mark of the oldest unanswered Sync.
+    pub(super) fn oldest_mark(&self) -> Option<u64> {
+        self.pending.iter().find_map(|pending| match pending {
+            Pending::Sync { mark, .. } => Some(*mark),
+            _ => None,
+        })
+    }
+
+    /// The tickets of the unanswered statements, oldest first.
+    pub(super) fn tickets(&self) -> impl Iterator<Item = u64> + '_ {
+        self.pending.iter().filter_map(|pending| match pending {
+            Pending::Statement { ticket, .. } => Some(*ticket),
+            _ => None,
+        })
+    }
+
+    /// Where the session is, for an error or a trace.
+    pub(super) fn state(&self) -> &'static str {
+        match self.pending.front() {
+            Some(Pending::Parse) => "where ParseComplete has to follow",
+            Some(Pending::Statement { reply, .. }) => reply.state(),
+            Some(Pending::Sync { .. }) => "where ReadyForQuery has to follow",
+            None => "while nothing was asked",
+        }
+    }
+
+    /// A notice came. With a statement whose commit has to be durable, a warning says that it may
+    /// not be: "canceling wait for synchronous replication" has no error of its own.
+    pub(super) fn noticed(&mut self, report: Fields<'_>) {
+        let commits =
+            matches!(self.pending.front(), Some(Pending::Statement { commits: true, .. }));
+        if commits {
+            let report = report.to_error();
+            if report.sqlstate.starts_with(b"01") {
+                self.doubt = Some(Box::new(report));
+            }
+        }
+    }
+
+    /// Takes the next message that the oldest unanswered statement or Sync calls for.
+    /// (Asynchronous messages, which may come at any time, were taken before.)
+    pub(super) fn handle(&mut self, message: &BackendMessage<'_>) -> Result<Progress, Fault> {
+        let unexpected =
+            |state| Err(Violation::Unexpected { message: backend::name(message), state }.into());
+        if let BackendMessage::ErrorResponse(report) = message {
+            return self.failed(report.severity(), report.to_error());
+        }
+        let state = self.state();
+        match (self.pending.front_mut(), message) {
+            (Some(Pending::Parse), BackendMessage::ParseComplete) => {
+                self.pending.pop_front();
+                Ok(Progress::Message)
+            }
+            (
+                Some(Pending::Statement { ticket, reply: Reply::Skipping, .. }),
+                BackendMessage::ReadyForQuery(b'I'),
+            ) => {
+                let event = Event::Skipped { ticket: *ticket };
+                self.pending.pop_front();
+                Ok(Progress::EventBefore(event))
+            }
+            (
+                Some(Pending::Statement { ticket, reply: Reply::Commit { value }, .. }),
+                BackendMessage::ReadyForQuery(b'I'),
+            ) => {
+                let event = match self.doubt.take() {
+                    None => Event::Answer { ticket: *ticket, value: *value },
+                    Some(error) => Event::Failed { ticket: *ticket, error },
+                };
+                self.pending.pop_front();
+                Ok(Progress::EventBefore(event))
+            }
+            (Some(Pending::Statement { ticket, shape, commits, reply }), message) => {
+                *reply = match (*reply, message) {
+                    (Reply::ParseComplete, BackendMessage::ParseComplete) => Reply::BindComplete,
+                    (Reply::BindComplete, BackendMessage::BindComplete) => match shape {
+                        Shape::Nothing => Reply::CommandComplete { value: Value::Done },
+                        _ => Reply::DataRow,
+                    },
+                    (Reply::DataRow, BackendMessage::DataRow(row)) => {
+                        Reply::CommandComplete { value: shape.read(row)?? }
+                    }
+                    (Reply::CommandComplete { value }, BackendMessage::CommandComplete) => {
+                        if !*commits {
+                            let event = Event::Answer { ticket: *ticket, value };
+                            self.pending.pop_front();
+                            return Ok(Progress::Event(event));
+                        }
+                        Reply::Commit { value }
+                    }
+                    (reply, _) => return unexpected(reply.state()),
+                };
+                Ok(Progress::Message)
+            }
+            (Some(Pending::Sync { mark, .. }), BackendMessage::ReadyForQuery(b'I')) => {
+                let event = Event::Synced { mark: *mark };
+                self.pending.pop_front();
+                Ok(Progress::Event(event))
+            }
+            _ => unexpected(state),
+        }
+    }
+
+    fn failed(&mut self, severity: Severity, error: ServerError) -> Result<Progress, Fault> {
+        let error = Box::new(error);
+        match self.pending.front_mut() {
+            Some(Pending::Statement { ticket, reply, .. })
+                if severity == Severity::Error && !matches!(reply, Reply::Skipping) =>
+            {
+                let event = Event::Failed { ticket: *ticket, error };
+                self.pending.pop_front();
+                self.doubt = None;
+                self.mark_skipping();
+                Ok(Progress::Event(event))
+            }
+            // The commit failed, once: what the batch did to session-level locks stands.
+            Some(Pending::Sync { failed: failed @ false, .. }) if severity == Severity::Error => {
+                *failed = true;
+                Ok(Progress::Event(Event::CommitFailed { error }))
+            }
+            // FATAL ends the session; an ERROR that no statement explains is not one we can place.
+            _ => Err(Fault::Server(error)),
+        }
+    }
+
+    /// After an error the server runs nothing more of the batch.
+    fn mark_skipping(&mut self) {
+        for pending in &mut self.pending {
+            match pending {
+                Pending::Statement { reply, .. } => *reply = Reply::Skipping,
+                Pending::Parse => {}
+                Pending::Sync { .. } => break,
+            }
+        }
+    }
+}
+
+impl Reply {
+    fn state(self) -> &'static str {
+        match self {
+            Self::ParseComplete => "where ParseComplete has to follow",
+            Self::BindComplete => "where BindComplete has to follow",
+            Self::DataRow => "where DataRow has to follow",
+            Self::CommandComplete { .. } => "where CommandComplete has to follow",
+            Self::Commit { .. } | Self::Skipping => "where ReadyForQuery has to follow",
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! What the statements answer, and how their rows are read.
+
+use super::super::backend::DataRow;
+use super::super::fault::{Unsuitable, Violation};
+
+/// What a statement answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Value {
+    /// `false`.
+    No,
+    /// `true`.
+    Yes,
+    /// Granted, and registered.
+    Granted,
+    /// Not granted; registered.
+    Waits,
+    /// Not granted; registered, and the gate is ours.
+    WaitsGated,
+    /// Not granted, and not registered: just then somebody looked whether there are waiters.
+    Probed,
+    /// Released, and nobody waits elsewhere.
+    Quiet,
+    /// Released, and those who wait are notified when the batch is over.
+    Told,
+    /// This slot was granted.
+    Slot(u16),
+    /// Granted, with this token; or not granted.
+    Token(Option<Token>),
+    /// Done; there is nothing to say.
+    Done,
+}
+
+impl From<bool> for Value {
+    fn from(value: bool) -> Self {
+        if value { Self::Yes } else { Self::No }
+    }
+}
+
+/// A fencing token as the server gives it: the timeline, and the place in the write-ahead log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Token {
+    /// The timeline, which every promotion raises.
+    pub timeline: u32,
+    /// The log sequence number.
+    pub lsn: u64,
+}
+
+/// What the one row of a statement may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// A boolean.
+    Boolean,
+    /// One of these letters, as `"char"`.
+    Letter(&'static [(u8, Value)]),
+    /// A slot of so many, or -1; with -2 for [`Value::Probed`].
+    Slot(u16),
+    /// A log sequence number, or NULL, and a timeline.
+    Token,
+    /// No row.
+    Nothing,
+}
+
+pub(super) const REGISTERED: Shape = Shape::Letter(&[
+    (b'a', Value::Granted),
+    (b'w', Value::Waits),
+    (b'g', Value::WaitsGated),
+    (b'r', Value::Probed),
+]);
+pub(super) const RELEASED: Shape = Shape::Letter(&[(b'q', Value::Quiet), (b'k', Value::Told)]);
+
+impl Shape {
+    /// Reads the row.
+    ///
+    /// # Errors
+    ///
+    /// When it is not exactly of this shape: it is never taken for a grant (invariant I10).
+    pub fn read(self, row: &DataRow<'_>) -> Result<Result<Value, Unsuitable>, Violation> {
+        let malformed = |what| Violation::Malformed { message: "DataRow", what };
+        let mut values = row.values();
+        let value = match self {
+            Self::Boolean => Value::from(row.boolean()?),
+            Self::Letter(letters) => {
+                let (1, Some(Some([letter]))) = (row.columns(), values.next()) else {
+                    return Err(malformed("a lock statement's column is one letter"));
+                };
+                let known = letters.iter().find(|(known, _)| known == letter);
+                let Some((_, value)) = known else {
+                    return Err(malformed(match letter {
+                        b'n' => "the server denies a lock that this session holds",
+                        _ => "a letter that the statement does not answer",
+                    }));
+                };
+                *value
+            }
+            Self::Slot(count) => {
+                let (1, Some(Some(bytes))) = (row.columns(), values.next()) else {
+                    return Err(malformed("a counted lock's column is an integer"));
+                };
+                let number = bytes.try_into().map(i32::from_be_bytes);
+                match number {
+                    Ok(-1) => Value::No,
+                    Ok(-2) => Value::Probed,
+                    Ok(slot) => match u16::try_from(slot) {
+                        Ok(slot) if slot < count => Value::Slot(slot),
+                        _ => return Err(malformed("a slot that the lock does not have")),
+                    },
+                    Err(_) => return Err(malformed("a counted lock's column is an integer")),
+                }
+            }
+            Self::Token => {
+                let (2, Some(lsn), Some(timeline)) = (row.columns(), values.next(), values.next())
+                else {
+                    return Err(malformed("a fenced statement has two columns"));
+                };
+                let Some(timeline) = timeline else { return Ok(Err(Unsuitable::Standby)) };
+                Value::Token(token(lsn, timeline)?)
+            }
+            Self::Nothing => return Err(malformed("a row of a statement that has none")),
+        };
+        Ok(Ok(value))
+    }
+}
+
+fn token(lsn: Option<&[u8]>, timeline: &[u8]) -> Result<Option<Token>, Violation> {
+    let malformed = |what| Violation::Malformed { message: "DataRow", what };
+    let digits = (timeline.len() == 8 && timeline.iter().all(u8::is_ascii_hexdigit))
+        .then(|| std::str::from_utf8(timeline).ok())
+        .flatten();
+    let timeline = digits
+        .and_then(|digits| u32::from_str_radix(digits, 16).ok())
+        .ok_or(malformed("a timeline is eight hexadecimal digits"))?;
+    let Some(lsn) = lsn else { return Ok(None) };
+    let lsn = lsn
+        .try_into()
+        .map(u64::from_be_bytes)
+        .map_err(|_| malformed("a log sequence number has eight bytes"))?;
+    Ok(Some(Token { timeline, lsn }))
+}

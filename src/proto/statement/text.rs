@@ -1,0 +1,261 @@
+//! The texts of the lock statements. `$1` is the key and so on, in the order of
+//! [`Statement::parameters`](super::Statement).
+
+use super::companion::CHANNELS;
+
+/// A text for each key space: what stands for the key, its waiters key, its gate, and the payload
+/// of a notification.
+macro_rules! both {
+    ($text:ident) => {
+        [
+            $text!("$1", "$2, $3", "$4, $5", "$1::text"),
+            $text!("$1, $2", "$3", "$4", "$1::text || ',' || $2::text"),
+        ]
+    };
+}
+
+/// If somebody waits, the probe of the waiters key fails. Both key spaces have the number that
+/// chooses the channel in `$3`.
+macro_rules! told {
+    ($w:literal, $payload:literal) => {
+        concat!(
+            " WHEN pg_try_advisory_lock(",
+            $w,
+            ") THEN CASE WHEN pg_advisory_unlock(",
+            $w,
+            ") THEN 'q'::\"char\" ELSE 'x' END WHEN pg_notify('distlock_' || ($3 & 7), ",
+            $payload,
+            ") IS NULL THEN 'x' ELSE 'k' END"
+        )
+    };
+}
+pub(super) const TRY: [&str; 2] =
+    ["SELECT pg_try_advisory_lock($1)", "SELECT pg_try_advisory_lock($1, $2)"];
+pub(super) const UNLOCK: [&str; 2] =
+    ["SELECT pg_advisory_unlock($1)", "SELECT pg_advisory_unlock($1, $2)"];
+
+macro_rules! try_shared {
+    ($k:literal, $w:literal, $g:literal, $p:literal) => {
+        concat!("SELECT pg_try_advisory_lock_shared(", $k, ")")
+    };
+}
+macro_rules! unlock_shared {
+    ($k:literal, $w:literal, $g:literal, $p:literal) => {
+        concat!("SELECT pg_advisory_unlock_shared(", $k, ")")
+    };
+}
+macro_rules! share {
+    ($k:literal, $w:literal, $g:literal, $p:literal) => {
+        concat!(
+            "SELECT CASE WHEN NOT pg_try_advisory_lock_shared(",
+            $g,
+            ") THEN false ",
+            "WHEN pg_advisory_unlock_shared(",
+            $g,
+            ") THEN pg_try_advisory_lock_shared(",
+            $k,
+            ") END"
+        )
+    };
+}
+macro_rules! register {
+    ($k:literal, $w:literal, $g:literal, $p:literal) => {
+        concat!(
+            "SELECT CASE WHEN NOT pg_try_advisory_lock_shared(",
+            $w,
+            ") THEN 'r'::\"char\" ",
+            "WHEN pg_try_advisory_lock(",
+            $k,
+            ") THEN 'a' ",
+            "WHEN pg_try_advisory_lock(",
+            $g,
+            ") THEN 'g' ELSE 'w' END"
+        )
+    };
+}
+macro_rules! register_shared {
+    ($k:literal, $w:literal, $g:literal, $p:literal) => {
+        concat!(
+            "SELECT CASE WHEN NOT pg_try_advisory_lock_shared(",
+            $w,
+            ") THEN 'r'::\"char\" ",
+            "WHEN NOT pg_try_advisory_lock_shared(",
+            $g,
+            ") THEN 'w' ",
+            "WHEN NOT pg_advisory_unlock_shared(",
+            $g,
+            ") THEN 'x' ",
+            "WHEN pg_try_advisory_lock_shared(",
+            $k,
+            ") THEN 'a' ELSE 'w' END"
+        )
+    };
+}
+macro_rules! retry {
+    ($k:literal, $w:literal, $g:literal, $p:literal) => {
+        concat!(
+            "SELECT CASE WHEN pg_try_advisory_lock(",
+            $k,
+            ") THEN 'a'::\"char\" ",
+            "WHEN pg_try_advisory_lock(",
+            $g,
+            ") THEN 'g' ELSE 'w' END"
+        )
+    };
+}
+macro_rules! release {
+    ($k:literal, $w:literal, $g:literal, $p:literal) => {
+        concat!(
+            "SELECT CASE WHEN NOT pg_advisory_unlock(",
+            $k,
+            ") THEN 'n'::\"char\"",
+            told!($w, $p)
+        )
+    };
+}
+macro_rules! release_shared {
+    ($k:literal, $w:literal, $g:literal, $p:literal) => {
+        concat!(
+            "SELECT CASE WHEN NOT pg_advisory_unlock_shared(",
+            $k,
+            ") THEN 'n'::\"char\"",
+            told!($w, $p)
+        )
+    };
+}
+macro_rules! downgrade {
+    ($k:literal, $w:literal, $g:literal, $p:literal) => {
+        concat!(
+            "SELECT CASE WHEN NOT pg_try_advisory_lock_shared(",
+            $k,
+            ") THEN 'x'::\"char\" ",
+            "WHEN NOT pg_advisory_unlock(",
+            $k,
+            ") THEN 'n'",
+            told!($w, $p)
+        )
+    };
+}
+macro_rules! open_gate {
+    ($k:literal, $w:literal, $g:literal, $p:literal) => {
+        concat!(
+            "SELECT CASE WHEN NOT pg_advisory_unlock(",
+            $g,
+            ") THEN 'n'::\"char\"",
+            told!($w, $p)
+        )
+    };
+}
+macro_rules! wake {
+    ($k:literal, $w:literal, $g:literal, $p:literal) => {
+        concat!("SELECT pg_notify('distlock_' || ($3 & 7), ", $p, ") IS NOT NULL")
+    };
+}
+/// A waiter may have seen what is let go of here.
+macro_rules! clear {
+    ($k:literal, $w:literal, $g:literal, $p:literal) => {
+        concat!(
+            "SELECT CASE WHEN pg_advisory_unlock(",
+            $k,
+            ")::int + pg_advisory_unlock_shared(",
+            $w,
+            ")::int + pg_advisory_unlock(",
+            $g,
+            ")::int < 0 THEN 'x'::\"char\"",
+            told!($w, $p)
+        )
+    };
+}
+/// A try to share also holds the gate for a moment.
+macro_rules! clear_shared {
+    ($k:literal, $w:literal, $g:literal, $p:literal) => {
+        concat!(
+            "SELECT CASE WHEN pg_advisory_unlock_shared(",
+            $k,
+            ")::int + pg_advisory_unlock_shared(",
+            $w,
+            ")::int + pg_advisory_unlock(",
+            $g,
+            ")::int + pg_advisory_unlock_shared(",
+            $g,
+            ")::int < 0 THEN 'x'::\"char\"",
+            told!($w, $p)
+        )
+    };
+}
+macro_rules! timeline {
+    () => {
+        "CASE WHEN NOT pg_is_in_recovery() THEN \
+         substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8) END"
+    };
+}
+/// The timeline is that of the log's name, not of the last checkpoint: that one is late after a
+/// promotion. The CASE of the first column has to come before it is asked for.
+macro_rules! fence {
+    ($k:literal, $w:literal, $g:literal, $p:literal) => {
+        concat!(
+            "SELECT CASE WHEN NOT pg_is_in_recovery() AND pg_try_advisory_lock(",
+            $k,
+            ") THEN pg_logical_emit_message(true, 'distlock', '') END, ",
+            timeline!()
+        )
+    };
+}
+pub(super) const TRY_SHARED: [&str; 2] = both!(try_shared);
+pub(super) const UNLOCK_SHARED: [&str; 2] = both!(unlock_shared);
+pub(super) const SHARE: [&str; 2] = both!(share);
+pub(super) const REGISTER: [&str; 2] = both!(register);
+pub(super) const REGISTER_SHARED: [&str; 2] = both!(register_shared);
+pub(super) const RETRY: [&str; 2] = both!(retry);
+pub(super) const RELEASE: [&str; 2] = both!(release);
+pub(super) const RELEASE_SHARED: [&str; 2] = both!(release_shared);
+pub(super) const DOWNGRADE: [&str; 2] = both!(downgrade);
+pub(super) const OPEN_GATE: [&str; 2] = both!(open_gate);
+pub(super) const WAKE: [&str; 2] = both!(wake);
+pub(super) const CLEAR: [&str; 2] = both!(clear);
+pub(super) const CLEAR_SHARED: [&str; 2] = both!(clear_shared);
+pub(super) const FENCE: [&str; 2] = both!(fence);
+
+/// A slot that is neither held here nor by others. The inner CASE keeps the order: a slot of ours
+/// would be granted.
+pub(super) const TAKE_SLOT: &str = "SELECT coalesce((SELECT s FROM generate_series(0, $4 - 1) s \
+     WHERE CASE WHEN get_bit($5, s) = 0 THEN pg_try_advisory_lock($1 + s) ELSE false END \
+     LIMIT 1), -1)";
+pub(super) const REGISTER_SLOTS: &str = "SELECT CASE WHEN NOT pg_try_advisory_lock_shared($2, $3) THEN -2 \
+     ELSE coalesce((SELECT s FROM generate_series(0, $4 - 1) s \
+     WHERE CASE WHEN get_bit($5, s) = 0 THEN pg_try_advisory_lock($1 + s) ELSE false END \
+     LIMIT 1), -1) END";
+pub(super) const CLEAR_SLOTS: &str = concat!(
+    "SELECT CASE WHEN pg_advisory_unlock_shared($2, $3)::int + \
+     (SELECT count(*) FROM generate_series(0, $4 - 1) s \
+     WHERE CASE WHEN get_bit($5, s) = 0 THEN pg_advisory_unlock($1 + s) ELSE false END) < 0 \
+     THEN 'x'::\"char\"",
+    told!("$2, $3", "$1::text")
+);
+
+pub(super) const TOKEN: &str = concat!(
+    "SELECT CASE WHEN NOT pg_is_in_recovery() \
+     THEN pg_logical_emit_message(true, 'distlock', '') END, ",
+    timeline!()
+);
+
+pub(super) const LISTEN: [&str; CHANNELS as usize] = [
+    "LISTEN distlock_0",
+    "LISTEN distlock_1",
+    "LISTEN distlock_2",
+    "LISTEN distlock_3",
+    "LISTEN distlock_4",
+    "LISTEN distlock_5",
+    "LISTEN distlock_6",
+    "LISTEN distlock_7",
+];
+pub(super) const UNLISTEN: [&str; CHANNELS as usize] = [
+    "UNLISTEN distlock_0",
+    "UNLISTEN distlock_1",
+    "UNLISTEN distlock_2",
+    "UNLISTEN distlock_3",
+    "UNLISTEN distlock_4",
+    "UNLISTEN distlock_5",
+    "UNLISTEN distlock_6",
+    "UNLISTEN distlock_7",
+];
