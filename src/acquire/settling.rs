@@ -12,15 +12,10 @@ use crate::timer::{self, Alarm};
 
 /// Blocks until the lock may be told.
 pub(super) fn wait(lock: Lock, until: Time, deadline: Time) -> Result<Lock, Error> {
-    while until > Time::ZERO {
-        let now = Time::now();
-        if now >= until.min(deadline) {
-            break;
-        }
-        let span = until.min(deadline).since(now);
-        if lock.context().done().wait_timeout(span).is_some() {
-            break;
-        }
+    if until > Time::ZERO {
+        let span = until.min(deadline).since(Time::now());
+        // Done or not, what has become of it is looked at below.
+        let _ = lock.context().done().wait_timeout(span);
     }
     told(lock, until, deadline)
 }

@@ -74,6 +74,10 @@ fn reply(value: u8) -> Vec<u8> {
         .concat()
 }
 
+fn parsed() -> Vec<u8> {
+    message(b'1', b"")
+}
+
 fn synced() -> Vec<u8> {
     message(b'Z', b"I")
 }
@@ -232,8 +236,8 @@ fn what_an_error_skipped_is_sent_again() {
     world.input(at(11), &[reply(1), error, synced()].concat());
     assert_eq!(world.outcomes.granted.len(), 1, "the answer before the error stands");
     assert!(world.outcomes.failed.is_empty(), "unlocked first, then told (I2)");
-    assert_eq!(world.sent(at(12)), "BEBES");
-    world.input(at(13), &[reply(1), reply(0), synced()].concat());
+    assert_eq!(world.sent(at(12)), "BESPBES", "what is skipped, and what clears the failed one");
+    world.input(at(13), &[reply(1), synced(), parsed(), reply(b'q'), synced()].concat());
     assert_eq!(world.outcomes.granted[1].0, ticket(2));
     assert!(world.outcomes.failed[0].1.is_lock_table_full());
 }
@@ -365,7 +369,7 @@ fn a_denied_unlock_ends_the_session() {
     world.core.release(hold, &mut world.outcomes);
     assert_eq!(world.outcomes.released, [hold]);
     world.sent(at(14));
-    let change = world.input(at(15), &[reply(0), synced()].concat());
+    let change = world.input(at(15), &[parsed(), reply(b'n'), synced()].concat());
     assert!(matches!(change, Some(Change::Ended(_))), "somebody else unlocks on this session");
     assert_eq!(world.outcomes.lost, [Cause::ProtocolViolation], "all other holds are lost");
 }

@@ -128,7 +128,7 @@ fn token(lsn: Option<&[u8]>, timeline: &[u8]) -> Result<Option<Token>, Violation
         .flatten();
     let timeline = digits
         .and_then(|digits| u32::from_str_radix(digits, 16).ok())
-        .ok_or(malformed("a timeline is eight hexadecimal digits"))?;
+        .ok_or_else(|| malformed("a timeline is eight hexadecimal digits"))?;
     let Some(lsn) = lsn else { return Ok(None) };
     let lsn = lsn
         .try_into()
