@@ -15,8 +15,8 @@ pub(crate) struct Race {
     pub(crate) hold: Duration,
 }
 
-/// Runs it and prints a line.
-pub(crate) fn run(race: Race, port: u16) {
+/// Runs it and prints a line; how many holds overlapped.
+pub(crate) fn run(race: Race, port: u16) -> usize {
     let Race { method, processes, time, hold } = race;
     let mut crew = Crew::start(&[(method, processes)], port, time);
     let mut figures = Figures::default();
@@ -41,6 +41,7 @@ pub(crate) fn run(race: Race, port: u16) {
         shown(at(&figures.waits, 100)),
         figures.overlaps,
     );
+    figures.overlaps
 }
 
 /// The head of the table.

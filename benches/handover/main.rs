@@ -75,22 +75,26 @@ fn main() {
     let (processes, seconds) = if trial { (2, 1) } else { (50, 60) };
     let processes = number("--processes", processes).max(1);
     let time = Duration::from_secs(number("--seconds", seconds) as u64);
+    let mut overlaps = 0;
     if trial || !has("--fairness") {
         let scale = if trial { &TRIAL } else { &FULL };
-        between_processes(&cluster, scale);
-        between_threads(&cluster, scale);
+        overlaps += between_processes(&cluster, scale);
+        overlaps += between_threads(&cluster, scale);
     }
     if trial || has("--fairness") {
         let word = value("--method").unwrap_or("unlock");
         let method = Method::of(word).unwrap_or_else(|| panic!("--method {word}"));
         fairness::print_head(processes, time);
         for hold in [Duration::ZERO, HOLD] {
-            fairness::run(Race { method, processes, time, hold }, cluster.port());
+            overlaps += fairness::run(Race { method, processes, time, hold }, cluster.port());
         }
     }
+    assert_eq!(overlaps, 0, "somebody had the key while somebody else had it");
 }
 
-fn between_processes(cluster: &TempCluster, scale: &Scale) {
+/// As all that measures, it returns how many holds overlapped.
+fn between_processes(cluster: &TempCluster, scale: &Scale) -> usize {
+    let mut overlaps = 0;
     for &processes in scale.sizes {
         let mut raw = RawSession::connect(cluster.port());
         let [mut round_trips, mut rested] = [const { Vec::new() }; 2];
@@ -122,11 +126,14 @@ fn between_processes(cluster: &TempCluster, scale: &Scale) {
         for (n, method) in Method::ALL.into_iter().enumerate() {
             print(&format!("{}: in a loop", method.title()), &mut loops[n], round_trip);
             print(&format!("{}: each once", method.title()), &mut drains[n], round_trip);
+            overlaps += loops[n].overlaps + drains[n].overlaps;
         }
     }
+    overlaps
 }
 
-fn between_threads(cluster: &TempCluster, scale: &Scale) {
+fn between_threads(cluster: &TempCluster, scale: &Scale) -> usize {
+    let mut overlaps = 0;
     let manager = Manager::connect(cluster.url()).expect("a session");
     for &threads in scale.sizes {
         let (mut ours, mut bare) = (Figures::default(), Figures::default());
@@ -140,7 +147,9 @@ fn between_threads(cluster: &TempCluster, scale: &Scale) {
         print_head("bare");
         print("park and unpark", &mut bare, yardstick);
         print("lock, unlock", &mut ours, yardstick);
+        overlaps += bare.overlaps + ours.overlaps;
     }
+    overlaps
 }
 
 /// The median of a blocking, prepared round trip, while nobody else does anything.
