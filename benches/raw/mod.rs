@@ -1,5 +1,8 @@
 //! The yardstick: a plain blocking socket that locks and unlocks with two prepared round trips and
 //! does nothing else. It checks no more than it must to notice that it went wrong.
+//!
+//! It can also wait inside the server, in the queue that every advisory lock has there.
+#![allow(dead_code, reason = "each bench uses a part of it")]
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -9,6 +12,7 @@ pub(crate) struct RawSession {
     socket: TcpStream,
     lock: Vec<u8>,
     unlock: Vec<u8>,
+    wait: Vec<u8>,
     reply: [u8; 256],
 }
 
@@ -17,32 +21,31 @@ impl RawSession {
     pub(crate) fn connect(port: u16) -> Self {
         let socket = TcpStream::connect(("127.0.0.1", port)).expect("the server listens");
         socket.set_nodelay(true).expect("a TCP socket has it");
-        let mut session =
-            Self { socket, lock: statement(b"t"), unlock: statement(b"u"), reply: [0; 256] };
+        let [lock, unlock, wait] = [b"t", b"u", b"w"].map(statement);
+        let mut session = Self { socket, lock, unlock, wait, reply: [0; 256] };
         session.start();
         session
     }
 
     /// Two round trips.
     pub(crate) fn cycle(&mut self, key: i64) {
-        self.round_trip(true, key);
-        self.round_trip(false, key);
+        self.try_lock(key);
+        self.unlock(key);
     }
 
-    /// The reply is BindComplete, DataRow, CommandComplete and ReadyForQuery: 37 bytes.
-    fn round_trip(&mut self, lock: bool, key: i64) {
-        const REPLY: usize = 37;
-        const VALUE: usize = 16;
-        let request = if lock { &mut self.lock } else { &mut self.unlock };
-        request[KEY_AT..KEY_AT + 8].copy_from_slice(&key.to_be_bytes());
-        self.socket.write_all(request).expect("the server listens");
-        let mut got = 0;
-        while got < REPLY {
-            let count = self.socket.read(&mut self.reply[got..]).expect("the server answers");
-            assert_ne!(count, 0, "the server has gone");
-            got += count;
-        }
-        assert_eq!((got, self.reply[VALUE]), (REPLY, 1), "it was free, and it was held");
+    /// `pg_try_advisory_lock`; the key has to be free.
+    pub(crate) fn try_lock(&mut self, key: i64) {
+        round_trip(&mut self.socket, &mut self.reply, &mut self.lock, key, TRUE);
+    }
+
+    /// `pg_advisory_unlock`; the key has to be held by this session.
+    pub(crate) fn unlock(&mut self, key: i64) {
+        round_trip(&mut self.socket, &mut self.reply, &mut self.unlock, key, TRUE);
+    }
+
+    /// `pg_advisory_lock`: the answer comes when the key is ours, however long that takes.
+    pub(crate) fn wait(&mut self, key: i64) {
+        round_trip(&mut self.socket, &mut self.reply, &mut self.wait, key, VOID);
     }
 
     fn start(&mut self) {
@@ -53,6 +56,7 @@ impl RawSession {
         self.read_until_ready();
         let mut bytes = message(b'P', b"t\0SELECT pg_try_advisory_lock($1)\0\0\x01\0\0\0\x14");
         bytes.extend(message(b'P', b"u\0SELECT pg_advisory_unlock($1)\0\0\x01\0\0\0\x14"));
+        bytes.extend(message(b'P', b"w\0SELECT pg_advisory_lock($1)\0\0\x01\0\0\0\x14"));
         bytes.extend(message(b'S', b""));
         self.socket.write_all(&bytes).expect("the server listens");
         self.read_until_ready();
@@ -72,6 +76,32 @@ impl RawSession {
             }
         }
     }
+}
+
+/// The one column of a row, in the binary format (`void` has no bytes).
+const TRUE: &[u8] = &[1];
+const VOID: &[u8] = &[];
+
+/// The reply is BindComplete, DataRow, CommandComplete and ReadyForQuery.
+fn round_trip(
+    socket: &mut TcpStream,
+    reply: &mut [u8],
+    request: &mut [u8],
+    key: i64,
+    value: &[u8],
+) {
+    const VALUE: usize = 16;
+    let length = 36 + value.len();
+    request[KEY_AT..KEY_AT + 8].copy_from_slice(&key.to_be_bytes());
+    socket.write_all(request).expect("the server listens");
+    let mut got = 0;
+    while got < length {
+        let count = socket.read(&mut reply[got..]).expect("the server answers");
+        assert_ne!(count, 0, "the server has gone");
+        got += count;
+    }
+    let column = &reply[VALUE..VALUE + value.len()];
+    assert_eq!((got, column), (length, value), "it was free, and it was held");
 }
 
 /// Where the key is in [`statement`].

@@ -36,7 +36,7 @@ fn kind(reason: &Unsuitable) -> Unsuitability {
             Unsuitability::Engine
         }
         Unsuitable::ReadOnly => Unsuitability::ReadOnly,
-        Unsuitable::Protocol => Unsuitability::Protocol,
+        Unsuitable::Protocol | Unsuitable::Unkeyed(..) => Unsuitability::Protocol,
         Unsuitable::Setting { .. } => Unsuitability::Setting,
     }
 }

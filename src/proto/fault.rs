@@ -199,6 +199,13 @@ pub enum Unsuitable {
          18 or later, or lower min_protocol_version"
     )]
     Protocol,
+    /// An error before BackendKeyData, where the protocols differ: its SQLSTATE and message.
+    #[error(
+        "it let us in and then failed at the key that protocol 3.2 has (SQLSTATE {0}: {1}): a \
+         pooler that speaks 3.0 only may stand between; ask for 3.0, by min_protocol_version and \
+         max_protocol_version"
+    )]
+    Unkeyed(Box<str>, Box<str>),
     /// An old server.
     #[error("its version is '{0}'; PostgreSQL 10 or later is needed")]
     Version(Box<str>),

@@ -19,6 +19,24 @@ pub struct ServerError {
     pub message: Box<str>,
 }
 
+impl ServerError {
+    /// Whether the server lacks a function, a table, a type, or the use of one.
+    pub fn is_lacking(&self) -> bool {
+        matches!(&self.sqlstate, b"42883" | b"42P01" | b"42704" | b"0A000")
+    }
+
+    /// Whether it may be about the protocol version; see [`may_be_about_version`].
+    pub fn may_be_about_version(&self) -> bool {
+        may_be_about_version(&self.sqlstate)
+    }
+}
+
+/// Whether an error may be about the protocol version: it is one of the connection, of a feature,
+/// or of the server itself (manual: errcodes-appendix, classes 08, 0A and XX).
+pub fn may_be_about_version(sqlstate: &[u8]) -> bool {
+    [b"08", b"0A", b"XX"].iter().any(|class| sqlstate.starts_with(*class))
+}
+
 /// The severity field, not localized ('V'), or localized ('S') where that is all there is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Severity {

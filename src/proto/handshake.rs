@@ -31,7 +31,7 @@ use super::fields::{Fields, printable};
 use super::frontend::{self, INT4_OID, INT8_OID, KeyParameters, ProtocolVersion, TEXT_OID};
 use super::probe::{self, Expectation, Identity, Question};
 use super::settings;
-pub use super::startup::{LockSession, Purpose, Startup};
+pub use super::startup::{LockSession, Purpose, Startup, UNKEYED};
 
 /// What is known of the server once the session is ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,6 +149,7 @@ impl Handshake {
     pub fn state(&self) -> &'static str {
         match &self.state {
             State::Authenticating(authenticator) => authenticator.state(),
+            State::Settling if self.announced.is_none() && self.version > OLDEST => UNKEYED,
             State::Settling => "before the first ReadyForQuery",
             State::Asking(query, _) | State::Answered(query) => match query {
                 Query::Identity => "in the reply to the identity statement",
@@ -268,19 +269,19 @@ impl Handshake {
         !matches!(self.state, State::Authenticating(_))
     }
 
-    /// An error of the server while it is looked at says that it is no PostgreSQL, if it lacks a
-    /// function, a table or a type.
+    /// An error of the server while it is looked at may say that it is no PostgreSQL; one before
+    /// the key of the newer protocol, that it does not speak that one.
     fn reported(&self, report: Fields<'_>) -> Fault {
         let error = report.to_error();
-        let query = match self.state {
-            State::Asking(query, _) | State::Answered(query) => Some(query),
-            _ => None,
-        };
-        let is_lacking = matches!(&error.sqlstate, b"42883" | b"42P01" | b"42704" | b"0A000");
-        match query {
-            Some(Query::Identity | Query::Confirmation | Query::Testimony) if is_lacking => {
-                let sqlstate = printable(&error.sqlstate, 5);
+        let sqlstate = printable(&error.sqlstate, 5);
+        match self.state {
+            State::Asking(query, _) | State::Answered(query)
+                if error.is_lacking() && !matches!(query, Query::Settings | Query::Release) =>
+            {
                 Unsuitable::Foreign(sqlstate, error.message).into()
+            }
+            State::Settling if self.state() == UNKEYED && error.may_be_about_version() => {
+                Unsuitable::Unkeyed(sqlstate, error.message).into()
             }
             _ => Fault::Server(Box::new(error)),
         }
@@ -311,8 +312,8 @@ impl Handshake {
     /// authentication request. We send no protocol options, so it can know none of them.
     fn negotiate(&mut self, version: i32, unknown_options: i32) -> Result<(), Fault> {
         // What was asked for stays what it is if it is not older; 3.0 has nothing older.
-        let is_older = (OLDEST_PROTOCOL..=self.version).contains(&version);
-        if self.negotiated || self.version == OLDEST_PROTOCOL || !is_older || unknown_options != 0 {
+        let is_older = (OLDEST..=self.version).contains(&version);
+        if self.negotiated || self.version == OLDEST || !is_older || unknown_options != 0 {
             let what = "it offers what was not asked for";
             return Err(Violation::Malformed { message: "NegotiateProtocolVersion", what }.into());
         }
@@ -328,7 +329,7 @@ impl Handshake {
     /// since 3.2.
     fn check_key(&self, length: usize) -> Result<(), Violation> {
         let what = match self.version {
-            OLDEST_PROTOCOL if length != 4 => "a key that is not of 4 bytes, in protocol 3.0",
+            OLDEST if length != 4 => "a key that is not of 4 bytes, in protocol 3.0",
             _ if !(4..=256).contains(&length) => "a key that is not of 4 to 256 bytes",
             _ => return Ok(()),
         };
@@ -482,7 +483,7 @@ impl Handshake {
 }
 
 /// The oldest protocol version that is accepted.
-const OLDEST_PROTOCOL: i32 = ProtocolVersion::V3_0.to_number();
+const OLDEST: i32 = ProtocolVersion::V3_0.to_number();
 
 /// Writes a statement with text parameters and text results.
 fn ask(out: &mut WriteBuf, query: &str, values: &[String]) -> Result<(), Full> {

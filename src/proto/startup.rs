@@ -6,6 +6,10 @@ use super::frontend::ProtocolVersion;
 use super::probe::{Mark, Question};
 use super::settings::SessionSettings;
 
+/// The state (see [`Handshake::state`](super::handshake::Handshake::state)) of a session that was
+/// let in with a protocol newer than 3.0, and was not yet sent what is different in it: the key.
+pub const UNKEYED: &str = "before BackendKeyData and the first ReadyForQuery";
+
 /// Everything that a session needs to start. Made afresh for every connection: nothing of an
 /// earlier one is left in it.
 #[derive(Debug)]

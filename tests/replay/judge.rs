@@ -153,7 +153,7 @@ fn name_of_reason(reason: &Unsuitable) -> &'static str {
         Unsuitable::Engine(_) | Unsuitable::Foreign(..) | Unsuitable::Version(_) => "engine",
         Unsuitable::Setting { .. } => "setting",
         Unsuitable::ReadOnly => "read-only",
-        Unsuitable::Protocol => "protocol",
+        Unsuitable::Protocol | Unsuitable::Unkeyed(..) => "protocol",
     }
 }
 

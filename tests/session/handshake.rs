@@ -128,6 +128,26 @@ fn a_server_that_lacks_what_every_postgresql_has_is_refused_as_another_engine() 
 }
 
 #[test]
+fn an_error_before_the_key_of_protocol_3_2_is_told_apart() {
+    let at = |script: Script, sqlstate| script.says(backend::error(sqlstate)).fails();
+    let until_key = || Script::new(ALL).says_all(greeting()[..3].to_vec());
+    for sqlstate in ["08P01", "0A000", "XX000"] {
+        let fault = at(until_key(), sqlstate);
+        let Fault::Unsuitable(Unsuitable::Unkeyed(shown, _)) = &fault else { panic!("{fault:?}") };
+        assert_eq!(&**shown, sqlstate);
+        // Before we are let in, behind the key, and in protocol 3.0.
+        let negotiated = Script::new(ALL).says(negotiate(0x0003_0000, 0, b""));
+        let keyed = until_key().says(greeting()[3].clone());
+        for script in [Script::new(ALL), keyed, negotiated.says_all(greeting()[..3].to_vec())] {
+            assert!(matches!(at(script, sqlstate), Fault::Server(_)));
+        }
+    }
+    for sqlstate in ["28P01", "28000", "3D000", "53300", "57P03", "42704"] {
+        assert!(matches!(at(until_key(), sqlstate), Fault::Server(_)), "{sqlstate}");
+    }
+}
+
+#[test]
 fn cockroach_is_known_by_its_parameter() {
     let fault = start_with(2, &parameter("crdb_version", "CockroachDB CCL v26.2")).fails();
     assert!(matches!(fault, Fault::Unsuitable(Unsuitable::Engine(_))), "{fault:?}");

@@ -7,9 +7,10 @@ use std::time::Duration;
 use super::{Attempt, Change, Core, Link};
 use crate::clock::Time;
 use crate::context::Cause;
-use crate::error::Error;
+use crate::error::{Error, Unsuitability};
 use crate::guard::ledger::Sink;
-use crate::proto::handshake::Startup;
+use crate::proto::fields;
+use crate::proto::handshake::{Startup, UNKEYED};
 use crate::proto::session::{Event, Session};
 
 /// The first pause before a reconnect, doubled with each failure up to [`BACKOFF_MAX`]; jitter
@@ -108,10 +109,11 @@ impl Core {
         if now >= began.after(self.config.connect_timeout) {
             return None;
         }
-        let can_ask_older = attempt.silent_until != Time::NEVER && session.is_unanswered();
+        let can_ask_older =
+            attempt.silent_until != Time::NEVER && may_be_about_version(session, error);
         // The rest of the time is that of the others.
         let can_ask_older = can_ask_older && !(attempt.others && now >= attempt.give_up_at);
-        let change = if can_ask_older && may_be_about_version(error) {
+        let change = if can_ask_older {
             Change::OlderProtocol
         } else if attempt.others && may_be_better_elsewhere(error) {
             Change::NextAddress(error.clone())
@@ -155,13 +157,20 @@ impl Core {
     }
 }
 
-/// Whether a server that has said nothing else may have failed over the protocol version: it hung
-/// up, was silent, or reported an error of the connection, of a feature, or of its own.
-fn may_be_about_version(error: &Error) -> bool {
+/// Whether the server, or what stands in front of it, may have failed over the protocol version: at
+/// the question itself, or at the key, which is longer in 3.2 (Pgpool-II 4.3 passes the version on,
+/// and then cannot read the key).
+///
+/// Not between the two, where our answer to a password request may be on its way: a wrong password
+/// can look the same (Pgpool-II says XX000 for that, too), and would be sent twice, which servers
+/// count. Once AuthenticationOk is in, the password was right.
+fn may_be_about_version(session: &Session, error: &Error) -> bool {
     match error {
-        Error::Connect { .. } => true,
+        Error::Unsuitable { kind: Unsuitability::Protocol, .. } => true,
+        // It hung up, or was silent.
+        Error::Connect { .. } => session.is_unanswered() || session.state() == UNKEYED,
         Error::Server { sqlstate, .. } => {
-            ["08", "0A", "XX"].iter().any(|class| sqlstate.as_str().starts_with(class))
+            session.is_unanswered() && fields::may_be_about_version(sqlstate.as_str().as_bytes())
         }
         _ => false,
     }

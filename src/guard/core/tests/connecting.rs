@@ -37,7 +37,7 @@ fn silence_is_an_answer_to_the_newer_protocol_after_half_of_the_time() {
 #[test]
 fn a_server_that_has_answered_is_not_asked_again() {
     let mut world = World::attempting(startup(), asks_older());
-    assert!(world.input(at(1), &rehearsal::greeting()[0]).is_none());
+    assert!(world.input(at(1), &rehearsal::greeting()[..4].concat()).is_none());
     assert_eq!(world.core.next_timeout(), at(10_000));
     assert!(matches!(world.hang_up(at(2)), Change::Ended(_)));
     for sqlstate in ["28P01", "53300", "57P03"] {
@@ -47,6 +47,80 @@ fn a_server_that_has_answered_is_not_asked_again() {
     }
     let mut world = World::attempting(startup(), LAST);
     assert!(matches!(world.hang_up(at(1)), Change::Ended(_)), "no older one to ask for");
+}
+
+#[test]
+fn a_server_that_fails_before_its_key_is_asked_for_the_older_protocol() {
+    // Through all that comes before BackendKeyData.
+    for said in 1..=3 {
+        let said = rehearsal::greeting()[..said].concat();
+        for sqlstate in ["08P01", "0A000", "XX000"] {
+            let mut world = World::attempting(startup(), asks_older());
+            assert!(world.input(at(1), &said).is_none());
+            assert_eq!(world.core.next_timeout(), at(10_000), "silence says nothing any more");
+            let change = world.input(at(2), &error_response(sqlstate));
+            assert!(matches!(change, Some(Change::OlderProtocol)), "{sqlstate}: {change:?}");
+        }
+        let mut world = World::attempting(startup(), asks_older());
+        assert!(world.input(at(1), &said).is_none());
+        assert!(matches!(world.hang_up(at(2)), Change::OlderProtocol));
+        for sqlstate in ["28P01", "28000", "3D000", "42501", "53300", "57P01", "57P03"] {
+            let mut world = World::attempting(startup(), asks_older());
+            assert!(world.input(at(1), &said).is_none());
+            let change = world.input(at(2), &error_response(sqlstate));
+            assert!(matches!(change, Some(Change::Ended(_))), "{sqlstate}: {change:?}");
+        }
+    }
+}
+
+#[test]
+fn the_older_protocol_is_asked_for_only_where_that_may_help() {
+    let greeting = rehearsal::greeting();
+    let negotiated = [message(b'v', &[0, 3, 0, 0, 0, 0, 0, 0]), greeting[..3].concat()].concat();
+    // With a key of 3.2, and with one that is no longer than those of 3.0.
+    let long = message(b'K', &[&rehearsal::PID.to_be_bytes()[..], &[7; 32]].concat());
+    let keyed = [greeting[..3].concat(), long].concat();
+    for said in [negotiated, keyed, greeting[..4].concat()] {
+        let mut world = World::attempting(startup(), asks_older());
+        assert!(world.input(at(1), &said).is_none());
+        let change = world.input(at(2), &error_response("XX000"));
+        assert!(matches!(change, Some(Change::Ended(_))), "{change:?}");
+    }
+    // There is no older one to ask for: this was it, or the configuration has none older.
+    let mut world = World::attempting(startup(), LAST);
+    let change = world.input(at(1), &[greeting[0].clone(), error_response("XX000")].concat());
+    assert!(matches!(change, Some(Change::Ended(_))), "{change:?}");
+}
+
+/// To a pooler that reports a wrong password as an error of its own, it would be sent twice.
+#[test]
+fn a_password_is_not_sent_again_in_the_older_protocol() {
+    let methods = Methods { none: false, password: true, md5: true, scram_sha_256: true };
+    let clear = message(b'R', &[0, 0, 0, 3]);
+    let md5 = message(b'R', &[0, 0, 0, 5, 1, 2, 3, 4]);
+    let sasl = message(b'R', b"\0\0\0\x0aSCRAM-SHA-256\0\0");
+    for request in [clear, md5, sasl] {
+        let with_password = || {
+            let mut startup = rehearsal::startup(methods);
+            startup.credentials.password = Some("secret".to_owned().into());
+            startup
+        };
+        let mut world = World::attempting(with_password(), asks_older());
+        assert!(world.input(at(1), &request).is_none());
+        let change = world.input(at(2), &error_response("XX000"));
+        assert!(matches!(change, Some(Change::Ended(_))), "{change:?}");
+        let mut world = World::attempting(with_password(), asks_older());
+        assert!(world.input(at(1), &request).is_none());
+        assert!(matches!(world.hang_up(at(2)), Change::Ended(_)));
+    }
+    // It was right: what fails then fails for another reason.
+    let mut startup = rehearsal::startup(methods);
+    startup.credentials.password = Some("secret".to_owned().into());
+    let mut world = World::attempting(startup, asks_older());
+    let taken = [message(b'R', &[0, 0, 0, 3]), rehearsal::greeting()[..3].concat()].concat();
+    assert!(world.input(at(1), &taken).is_none());
+    let change = world.input(at(2), &error_response("XX000"));
+    assert!(matches!(change, Some(Change::OlderProtocol)), "{change:?}");
 }
 
 #[test]
