@@ -80,20 +80,20 @@ pub(crate) async fn the_context_of_a_lock_ends_with_its_session<E: Executor>(
     let key = unique_key();
     let lock = on.spawn(world.ours.acquire(key).into_future()).await.expect("free");
     let (child, _canceler) = lock.context().with_cancel();
-    let ends = [lock.context(), &child].map(|context| on.spawn(context.done().into_future()));
     let holders = pg_locks_advisory(&mut world.sql);
     let (_, pid) = holders.iter().find(|(locked, _)| *locked == key).expect("it is held");
-    // One that waits for the next session, and one of another session that gets the key.
-    let next = on.spawn(world.ours.acquire(unique_key()).into_future()).await;
+    // Another lock of the session, and a request of another session that gets the key.
+    let second = on.spawn(world.ours.acquire(unique_key()).into_future()).await.expect("free");
     let others = on.spawn(world.other.acquire(key).into_future());
+    let ends = [lock.context(), &child, second.context()];
+    let ends = ends.map(|context| on.spawn(context.done().into_future()));
     let terminated = world.sql.value(&format!("SELECT pg_terminate_backend({pid})"));
     assert_eq!(terminated.as_deref(), Some("t"));
     for end in ends {
         assert_eq!(end.await, Cause::ServerShutdown);
     }
-    assert!(!lock.is_held());
+    assert!(!lock.is_held() && !second.is_held());
     assert_eq!(lock.context().err(), Some(Cause::ServerShutdown));
-    assert_eq!(next.expect("free").context().err(), Some(Cause::ServerShutdown));
     let others = others.await.expect("free since the session is gone");
     assert!(others.is_held());
     match lock.unlock() {

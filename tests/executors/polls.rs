@@ -3,13 +3,14 @@
 use std::collections::HashSet;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Barrier};
 use std::task::{Context as TaskContext, Poll, Wake, Waker};
 use std::thread::{self, ThreadId};
 
 use distlock::{Acquiring, Cause, Error, Key, Lock, Manager};
+use futures::task::AtomicWaker;
 
 use crate::executor::Executor;
 use crate::support::{unique_key, wait_until};
@@ -24,13 +25,33 @@ enum Pace {
     Eager,
 }
 
+/// Stands between the task and the request: some executors poll without having been woken.
+#[derive(Default)]
+struct Gate {
+    rang: AtomicBool,
+    task: AtomicWaker,
+}
+
+impl Wake for Gate {
+    fn wake(self: Arc<Self>) {
+        self.rang.store(true, Ordering::SeqCst);
+        self.task.wake();
+    }
+}
+
 /// Polls a request as often as said, and drops it; gives the lock back if it got that far.
 async fn drop_after(polls: u32, pace: Pace, mut asking: Asking) -> Option<Lock> {
     let mut left = polls;
+    let gate = Arc::new(Gate { rang: AtomicBool::new(true), ..Gate::default() });
+    let waker = Waker::from(Arc::clone(&gate));
     poll_fn(move |cx| {
+        gate.task.register(cx.waker());
+        if !gate.rang.swap(matches!(pace, Pace::Eager), Ordering::SeqCst) {
+            return Poll::Pending;
+        }
         let Some(fewer) = left.checked_sub(1) else { return Poll::Ready(None) };
         left = fewer;
-        match asking.as_mut().poll(cx) {
+        match asking.as_mut().poll(&mut TaskContext::from_waker(&waker)) {
             Poll::Ready(answer) => Poll::Ready(answer.expect("no error")),
             Poll::Pending if left == 0 => Poll::Ready(None),
             Poll::Pending => {
