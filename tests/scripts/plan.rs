@@ -114,9 +114,11 @@ impl Random {
         Ask { manager: self.below(2) as usize, key, form }
     }
 
-    /// How long a wait may take: now and then no time at all.
+    /// How long a wait may take: now and then no time at all, and now and then long enough to see
+    /// the other manager's release.
     fn span(&mut self) -> Duration {
-        Duration::from_micros(self.below(1_500).saturating_sub(150))
+        let longest = if self.below(4) == 0 { 7_500 } else { 1_500 };
+        Duration::from_micros(self.below(longest).saturating_sub(longest / 10))
     }
 
     /// Between two polls.
