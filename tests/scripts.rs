@@ -126,9 +126,9 @@ impl Stage {
             let report = self.reports.recv_timeout(HANG).expect("no thread hangs");
             held.extend(report.unwrap_or_else(|panic| panic!("a thread panicked: {panic}")));
         }
-        // All threads are at rest. What a deadline is about to release has to be gone first.
+        // All threads are at rest. What a deadline is about to release has to be gone first,
+        // without a look at the context: that would see to it.
         for lock in held.iter().filter(|lock| lock.is_released_by_time()) {
-            lock.handle.context().done().wait();
             wait_until("the release at the deadline", HANG, || !lock.handle.is_held());
         }
         self.settle();

@@ -13,6 +13,9 @@ mod executor;
 mod grants;
 mod polls;
 
+use std::panic::resume_unwind;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
 use std::time::Duration;
 
 use distlock::{Context, Lock, Manager};
@@ -20,7 +23,7 @@ use executor::{Executor, Hand, Local, Pollster, Pool, Smol, TokioMany, TokioOne}
 use support::{Sql, pg_locks_advisory, shared_cluster, unique_key, wait_until};
 
 /// Nothing here takes this long; what hangs fails instead.
-const HANG: Duration = Duration::from_secs(60);
+const HANG: Duration = Duration::from_secs(30);
 
 /// A test of each scenario under each executor.
 macro_rules! under_each_executor {
@@ -35,8 +38,10 @@ macro_rules! under_each_executor {
     (@ $scenarios:ident $scenario:ident $($name:ident $executor:ident),*) => {
         $(#[test]
         fn $name() {
-            let executor = $executor::new();
-            executor.clone().run($scenarios::$scenario(executor, World::new()));
+            in_time(|| {
+                let executor = $executor::new();
+                executor.clone().run($scenarios::$scenario(executor, World::new()));
+            });
         })*
     };
 }
@@ -52,8 +57,23 @@ under_each_executor! {
         the_context_of_a_lock_ends_with_its_session;
     polls:
         a_request_dropped_after_any_number_of_polls_leaves_what_is_held,
+        a_grant_that_was_not_looked_at_goes_with_its_future,
         a_future_goes_on_from_thread_to_thread,
         the_waker_of_the_last_poll_is_the_one_that_is_called;
+}
+
+/// Runs a scenario in a thread of its own: one that is never woken again fails.
+fn in_time(scenario: impl FnOnce() + Send + 'static) {
+    let (sender, ended) = channel();
+    let thread = thread::spawn(move || {
+        scenario();
+        sender.send(())
+    });
+    let is_hanging = ended.recv_timeout(HANG) == Err(RecvTimeoutError::Timeout);
+    assert!(!is_hanging, "the scenario hangs");
+    if let Err(panic) = thread.join() {
+        resume_unwind(panic);
+    }
 }
 
 /// Two managers of the shared cluster, and an observer.

@@ -123,6 +123,31 @@ pub(crate) async fn a_request_dropped_after_any_number_of_polls_leaves_what_is_h
     }
 }
 
+pub(crate) async fn a_grant_that_was_not_looked_at_goes_with_its_future<E: Executor>(
+    on: E,
+    mut world: World,
+) {
+    for waits in [true, false] {
+        for manager in [world.ours.clone(), world.other.clone()] {
+            let bell = Arc::new(Bell::default());
+            let waker = Waker::from(Arc::clone(&bell));
+            // Now and then a request is granted at its first poll already.
+            let (key, asking) = loop {
+                let key = unique_key();
+                let mut asking = asking(&manager, key, waits);
+                if asking.as_mut().poll(&mut TaskContext::from_waker(&waker)).is_pending() {
+                    break (key, asking);
+                }
+            };
+            wait_until("the grant", HANG, || bell.0.load(Ordering::SeqCst) > 0);
+            assert_eq!(world.locked(&[key]), [key]);
+            on.spawn(async { drop(asking) }).await;
+            world.settle();
+            assert_eq!(world.locked(&[key]), []);
+        }
+    }
+}
+
 /// A future on its way from one thread to the other, and where it was polled.
 struct Parcel {
     future: Pin<Box<Acquiring>>,
