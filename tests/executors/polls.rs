@@ -129,14 +129,14 @@ pub(crate) async fn a_grant_that_was_not_looked_at_goes_with_its_future<E: Execu
 ) {
     for waits in [true, false] {
         for manager in [world.ours.clone(), world.other.clone()] {
-            let bell = Arc::new(Bell::default());
-            let waker = Waker::from(Arc::clone(&bell));
-            // Now and then a request is granted at its first poll already.
-            let (key, asking) = loop {
+            // Now and then a request is granted at its first poll already, and its bell has rung.
+            let (key, asking, bell) = loop {
                 let key = unique_key();
+                let bell = Arc::new(Bell::default());
+                let waker = Waker::from(Arc::clone(&bell));
                 let mut asking = asking(&manager, key, waits);
                 if asking.as_mut().poll(&mut TaskContext::from_waker(&waker)).is_pending() {
-                    break (key, asking);
+                    break (key, asking, bell);
                 }
             };
             wait_until("the grant", HANG, || bell.0.load(Ordering::SeqCst) > 0);
