@@ -1,0 +1,120 @@
+//! That nobody starves: processes that all want the same key, each as soon as it has released it.
+//! Grants are counted, and nothing is timed.
+
+mod support;
+
+use std::fs::{self, OpenOptions};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use distlock::{Context, Manager};
+use support::{Scratch, TempCluster, wait_exit, wait_until};
+
+const KEY: i64 = 7;
+const PROCESSES: usize = 8;
+/// When one process has had so many grants, every other one has had one.
+const MANY: usize = 200;
+/// What a holder works, so that all others are back in the queue when it is done.
+const WORK: Duration = Duration::from_millis(1);
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Set for the processes: the server's URL, the file of the grants, and which one it is.
+const RACER: &str = "DISTLOCK_TEST_RACER";
+const NAME: &str = "a_process_that_waits_is_not_passed_over_two_hundred_times";
+
+#[test]
+fn a_process_that_waits_is_not_passed_over_two_hundred_times() {
+    if let Ok(role) = std::env::var(RACER) {
+        return race(&role);
+    }
+    let cluster = TempCluster::start();
+    let scratch = Scratch::new();
+    let grants = scratch.path().join("grants");
+    fs::write(&grants, b"").expect("a directory of our own");
+    let manager = Manager::connect(cluster.url()).expect("connects");
+    let lock = manager.lock(&Context::background(), KEY).expect("free");
+    let mut racers = Racers((0..PROCESSES).map(|n| start(&cluster.url(), &grants, n)).collect());
+    for racer in &mut racers.0 {
+        let lines = BufReader::new(racer.stdout.take().expect("piped")).lines();
+        let mut lines = lines.map(|line| line.expect("the process's output"));
+        assert!(lines.any(|line| line.contains("ASKING")), "a process has ended");
+    }
+    lock.unlock().expect("it was held");
+    let count = |bytes: &[u8], who: usize| bytes.iter().filter(|&&b| usize::from(b) == who).count();
+    let most = |bytes: &[u8]| (0..PROCESSES).map(|who| count(bytes, who)).max().unwrap_or(0);
+    let read = || fs::read(&grants).expect("it is there");
+    wait_until("one has many grants", LIMIT, || most(&read()) >= MANY);
+    // As it is while all of them race; the end may cut a hold short.
+    let all = read();
+    drop(racers);
+    let order: Vec<u8> = all.iter().copied().filter(|byte| usize::from(*byte) < ENDED).collect();
+    let until = (0..=order.len()).find(|&n| most(&order[..n]) == MANY).expect("it has that many");
+    let counts: Vec<usize> = (0..PROCESSES).map(|who| count(&order[..until], who)).collect();
+    println!("grants of each process: {counts:?}");
+    assert!(!counts.contains(&0), "somebody starved: {counts:?}");
+    check_alternation(&all);
+}
+
+/// What is added to a process's number when its hold ends.
+const ENDED: usize = 128;
+
+/// Each hold ends before the next begins.
+fn check_alternation(all: &[u8]) {
+    for hold in all.chunks_exact(2) {
+        let [begun, ended] = [hold[0], hold[1]].map(usize::from);
+        assert_eq!(begun + ENDED, ended, "two processes had the key at once");
+    }
+}
+
+/// They end when it is dropped, or when this process ends.
+struct Racers(Vec<Child>);
+
+impl Drop for Racers {
+    fn drop(&mut self) {
+        for racer in &mut self.0 {
+            racer.stdin = None;
+        }
+        for racer in &mut self.0 {
+            if !wait_exit(racer, LIMIT) {
+                let _ = racer.kill();
+                let _ = racer.wait();
+            }
+        }
+    }
+}
+
+/// This test again, as a process of its own.
+fn start(url: &str, grants: &Path, who: usize) -> Child {
+    Command::new(std::env::current_exe().expect("our own path"))
+        .args(["--exact", NAME, "--nocapture"])
+        .env(RACER, format!("{who} {} {url}", grants.display()))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("starts itself")
+}
+
+/// The side of a process: it writes down each of its holds while it has it.
+fn race(role: &str) {
+    let mut words = role.splitn(3, ' ');
+    let mut word = || words.next().expect("three words");
+    let (who, path, url) = (word(), PathBuf::from(word()), word());
+    let who: u8 = who.parse().expect("a number");
+    let mut grants = OpenOptions::new().append(true).open(path).expect("it is there");
+    let manager = Manager::connect(url).expect("connects");
+    thread::spawn(|| {
+        let _ = std::io::stdin().read(&mut [0]);
+        std::process::exit(0);
+    });
+    println!("ASKING");
+    loop {
+        let lock = manager.lock(&Context::background(), KEY).expect("a lock");
+        grants.write_all(&[who]).expect("room");
+        thread::sleep(WORK);
+        grants.write_all(&[who + ENDED as u8]).expect("room");
+        lock.unlock().expect("it was held");
+    }
+}
