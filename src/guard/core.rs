@@ -219,6 +219,9 @@ impl Core {
     /// and one is due.
     pub(crate) fn encode(&mut self, now: Time) {
         let Link::Ready { session, lease, .. } = &mut self.link else { return };
+        if self.ledger.is_recovering() {
+            return;
+        }
         let mark = now.as_nanos();
         let (mut submitted, mut synced) = (false, true);
         while let Some((op, statement)) = self.ledger.peek_op() {
@@ -364,7 +367,9 @@ impl Core {
                 self.ledger.answered(Op::from_number(ticket), value, sink)
             }
             Event::Failed { ticket, error } => {
-                self.ledger.failed(Op::from_number(ticket), convert::statement_error(&error))
+                let error = convert::statement_error(&error);
+                self.ledger.tick(now);
+                self.ledger.failed(Op::from_number(ticket), error, sink)
             }
             Event::Skipped { ticket } => {
                 self.ledger.skipped(Op::from_number(ticket));

@@ -30,14 +30,8 @@ impl Ledger {
                 self.released(op, value, sink)?;
             }
             OpKind::Downgrade => {
-                self.tell(entry, sink)?;
                 self.note_told(entry, value)?;
-                let state = &mut self.entries[entry as usize];
-                state.downgrading = false;
-                if let Some(teller) = state.owed.take() {
-                    self.give_back(entry, 0, teller);
-                }
-                self.advance(entry, sink);
+                self.downgraded(entry, sink)?;
             }
             OpKind::OpenGate => self.note_told(entry, value)?,
             OpKind::Clear(_) => {
@@ -70,6 +64,14 @@ impl Ledger {
         }
         if is_registering && value != Value::Probed {
             self.listed(entry);
+        }
+        if kind == OpKind::Knock && value == Value::Yes {
+            self.push_op(Op::new(OpKind::Unknock, entry));
+            if self.entries[entry as usize].held != Held::Shared {
+                // The last of those to share with has let go in the meantime.
+                self.push_op(Op::new(OpKind::Try, entry));
+                return Ok(());
+            }
         }
         let (slot, token) = match value {
             Value::Yes | Value::Granted => (0, None),
@@ -112,6 +114,35 @@ impl Ledger {
             Value::Told => self.yield_to_others(op.entry),
             _ => self.advance(op.entry, sink),
         }
+        Ok(())
+    }
+
+    fn downgraded(&mut self, entry: u32, sink: &mut impl Sink) -> Result<(), Disagreement> {
+        self.tell(entry, sink)?;
+        let state = &mut self.entries[entry as usize];
+        state.downgrading = false;
+        if let Some(teller) = state.owed.take() {
+            self.give_back(entry, 0, teller);
+        }
+        self.advance(entry, sink);
+        Ok(())
+    }
+
+    /// Released, or opened, and nobody was told of it.
+    fn released_untold(&mut self, op: Op, sink: &mut impl Sink) -> Result<(), Disagreement> {
+        self.push_op(Op::new(OpKind::Wake, op.entry));
+        match op.kind {
+            OpKind::Downgrade => return self.downgraded(op.entry, sink),
+            OpKind::OpenGate => return Ok(()),
+            _ => {}
+        }
+        if op.tells {
+            self.tell(op.entry, sink)?;
+        }
+        let state = &mut self.entries[op.entry as usize];
+        state.releasing = state.releasing.saturating_sub(1);
+        self.stop_cooling(op.entry);
+        self.yield_to_others(op.entry);
         Ok(())
     }
 
@@ -174,8 +205,14 @@ impl Ledger {
     ///
     /// # Errors
     ///
-    /// When an unlock failed, so that a lock may be left that nobody owns.
-    pub(crate) fn failed(&mut self, op: Op, error: Error) -> Result<(), Disagreement> {
+    /// When an unlock failed for other reasons than a full lock table, so that a lock may be left
+    /// that nobody owns.
+    pub(crate) fn failed(
+        &mut self,
+        op: Op,
+        error: Error,
+        sink: &mut impl Sink,
+    ) -> Result<(), Disagreement> {
         self.batch_failed = true;
         self.finish_op(op);
         match op.kind {
@@ -188,16 +225,35 @@ impl Ledger {
             _ => {}
         }
         let entry = op.entry;
+        let error = match error.sqlstate() {
+            Some(SqlState::OUT_OF_MEMORY) => {
+                Error::LockTableFull { key: self.entries[entry as usize].key }
+            }
+            _ => error,
+        };
+        if op.kind == OpKind::Knock {
+            self.push_op(Op::new(OpKind::Unknock, entry));
+            let ticket = self.entries[entry as usize].attempt.ticket().ok_or(Disagreement)?;
+            self.end_attempt(entry);
+            self.conclude(ticket, sink, |sink| sink.failed(ticket, error));
+            self.advance(entry, sink);
+            self.settle(entry);
+            return Ok(());
+        }
         let want = self.attempted(entry).map_or(Want::Exclusive, |request| request.want);
         let state = &mut self.entries[entry as usize];
         match (op.kind, &state.attempt) {
             (kind, Attempt::Trying { ticket, .. }) if kind.is_try() => {
-                let error = match error.sqlstate() {
-                    Some(SqlState::OUT_OF_MEMORY) => Error::LockTableFull { key: state.key },
-                    _ => error,
-                };
                 state.attempt = Attempt::Reconciling { ticket: *ticket, error: Some(error) };
                 self.push_op(Op::new(OpKind::Clear(want), entry));
+                Ok(())
+            }
+            // Without room in the server's lock table it can release, but not look whether
+            // somebody waits, which takes a lock for a moment. They are told in any case.
+            (kind, _) if kind.releases() && error.is_lock_table_full() => {
+                self.released_untold(op, sink)?;
+                self.settle(entry);
+                self.drop_if_unused(entry);
                 Ok(())
             }
             (OpKind::Enlist, _) => {
@@ -222,6 +278,12 @@ impl Ledger {
         self.mark_sent(op, false);
         self.outbox.insert(self.resend_at.min(self.outbox.len()), op);
         self.resend_at += 1;
+    }
+
+    /// Whether nothing may be sent just now: a statement has failed, and which ones behind it were
+    /// skipped is known only once their Sync is answered.
+    pub(crate) fn is_recovering(&self) -> bool {
+        self.batch_failed
     }
 
     /// A batch is through. If it was not committed as a whole, who was to be notified was not:

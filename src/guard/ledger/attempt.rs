@@ -18,20 +18,38 @@ const HANDED_MAX: u32 = 256;
 impl OpKind {
     /// Whether it may grant the key to the request of the attempt.
     pub(super) fn is_try(self) -> bool {
-        matches!(self, Self::Try | Self::Register | Self::Retry | Self::Token)
+        matches!(self, Self::Try | Self::Register | Self::Retry | Self::Knock | Self::Token)
+    }
+
+    /// Whether it lets go of something, and then looks whether somebody waits.
+    pub(super) fn releases(self) -> bool {
+        matches!(
+            self,
+            Self::Release
+                | Self::ReleaseShared
+                | Self::ReleaseSlot(_)
+                | Self::Downgrade
+                | Self::OpenGate
+        )
     }
 }
 
 impl Ledger {
     // ----- what the state of a key allows -----
 
-    /// Whether a sharer may share what the session has.
+    /// Whether a sharer may share what the session has. After a while somebody elsewhere may wait
+    /// to have the key alone: then it has to be asked.
     pub(super) fn can_join(&self, entry: u32, wish: Wish) -> bool {
         let state = &self.entries[entry as usize];
-        wish.want == Want::Shared
-            && state.held == Held::Shared
+        self.shares(entry, wish.want)
             && state.attempt.is_none()
-            && !state.downgrading
+            && self.now < state.since.after(HANDED_FOR)
+    }
+
+    /// Whether the session shares the key, and the request wants no more.
+    pub(super) fn shares(&self, entry: u32, want: Want) -> bool {
+        let state = &self.entries[entry as usize];
+        want == Want::Shared && state.held == Held::Shared && !state.downgrading
     }
 
     /// Whether a try makes sense: nothing here excludes it.
@@ -42,6 +60,7 @@ impl Ledger {
             && match (state.held, want) {
                 (Held::Nothing, _) => true,
                 (Held::Slots, Want::Slot(count)) => state.holders < u32::from(count),
+                (Held::Shared, Want::Shared) => !state.downgrading,
                 _ => false,
             }
     }
@@ -65,6 +84,7 @@ impl Ledger {
         let state = &self.entries[entry as usize];
         let is_plain = request.want == Want::Exclusive && !request.fenced;
         let kind = match is_plain && state.listed && !state.gate {
+            _ if self.shares(entry, request.want) => OpKind::Knock,
             true => OpKind::Retry,
             false => OpKind::Try,
         };

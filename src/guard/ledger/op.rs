@@ -16,6 +16,10 @@ pub(crate) enum OpKind {
     Register,
     /// A registered waiter's next try, which takes the gate if it fails.
     Retry,
+    /// Look whether the gate is open, for one more sharer of what the session has shared for long.
+    Knock,
+    /// Take back what that has left at the gate.
+    Unknock,
     /// A fencing token for a key that is ours already.
     Token,
     /// Release an exclusive hold; anything but a release is a broken invariant.
@@ -79,6 +83,8 @@ impl Op {
             OpKind::Wake => (15, 0),
             OpKind::Listen => (16, 0),
             OpKind::Unlisten => (17, 0),
+            OpKind::Knock => (18, 0),
+            OpKind::Unknock => (19, 0),
         };
         u64::from(self.entry) << 32 | u64::from(detail) << 16 | u64::from(self.tells) << 8 | kind
     }
@@ -104,7 +110,9 @@ impl Op {
             14 => OpKind::DropGate,
             15 => OpKind::Wake,
             16 => OpKind::Listen,
-            _ => OpKind::Unlisten,
+            17 => OpKind::Unlisten,
+            18 => OpKind::Knock,
+            _ => OpKind::Unknock,
         };
         Self { kind, tells: number >> 8 & 1 == 1, entry: (number >> 32) as u32 }
     }
@@ -154,6 +162,8 @@ impl Ledger {
             }
             (OpKind::Enlist, _) => Statement::TryLockShared(companion::waiters(key)),
             (OpKind::Delist, _) => Statement::UnlockShared(companion::waiters(key)),
+            (OpKind::Knock, _) => Statement::TryLockShared(companion::gate(key)),
+            (OpKind::Unknock, _) => Statement::UnlockShared(companion::gate(key)),
             (OpKind::OpenGate, _) => Statement::OpenGate(key),
             (OpKind::DropGate, _) => Statement::Unlock(companion::gate(key)),
             (OpKind::Wake, _) => Statement::Wake(key),

@@ -141,7 +141,7 @@ fn statements_name_the_slots_that_wait_for_them() {
     assert_eq!(ledger.slot_of(op), Some(5));
     let sqlstate = crate::error::SqlState::new(*b"57014");
     let error = Error::Server { sqlstate, message: "canceled".into() };
-    ledger.failed(op, error).expect("a try may fail");
+    ledger.failed(op, error, &mut outcomes).expect("a try may fail");
     let (verify, _) = sent(&mut ledger);
     assert_eq!(ledger.slot_of(verify), Some(5));
     assert_eq!(ledger.slot_of(op), None, "the try is over");
@@ -212,7 +212,7 @@ fn a_failed_try_is_unlocked_before_it_is_reported() {
         let (op, _) = sent(&mut ledger);
         let sqlstate = crate::error::SqlState::OUT_OF_MEMORY;
         let error = Error::Server { sqlstate, message: "out of shared memory".into() };
-        ledger.failed(op, error).expect("a try may fail");
+        ledger.failed(op, error, &mut outcomes).expect("a try may fail");
         assert!(outcomes.failed.is_empty(), "not yet");
         let (op, _) = sent(&mut ledger);
         assert_eq!(op.kind, OpKind::Clear(Want::Exclusive));
@@ -349,7 +349,7 @@ fn where_there_is_no_listen_waiters_ask_more_often() {
     let (listen, register) = (sent(&mut ledger).0, sent(&mut ledger).0);
     let sqlstate = crate::error::SqlState::new(*b"0A000");
     let error = Error::Server { sqlstate, message: "not supported".into() };
-    ledger.failed(listen, error).expect("it may fail");
+    ledger.failed(listen, error, &mut outcomes).expect("it may fail");
     ledger.answered(register, Value::Probed, &mut outcomes).expect("it agrees");
     for _ in 0..20 {
         let due = ledger.next_retry();
@@ -378,6 +378,20 @@ fn who_lets_go_of_a_key_that_others_wait_for_lets_them_come_first() {
     assert_eq!(outcomes.granted.len(), 2);
 }
 
+/// Looking whether somebody waits takes a lock for a moment, for which there may be no room.
+#[test]
+fn a_release_that_finds_no_room_to_look_for_waiters_is_one_and_tells_them() {
+    let (mut ledger, mut outcomes, hold) = held();
+    assert!(ledger.release_and_tell(ticket(1), hold, &mut outcomes));
+    let (op, _) = sent(&mut ledger);
+    let sqlstate = crate::error::SqlState::OUT_OF_MEMORY;
+    let error = Error::Server { sqlstate, message: "out of shared memory".into() };
+    ledger.failed(op, error, &mut outcomes).expect("the session goes on");
+    assert_eq!(outcomes.done, [ticket(1)]);
+    assert_eq!(answer(&mut ledger, &mut outcomes, true), OpKind::Wake);
+    assert!(ledger.is_empty());
+}
+
 /// The server discards the notifications of a batch in which a statement fails.
 #[test]
 fn a_notification_that_was_lost_with_its_batch_is_sent_again() {
@@ -388,7 +402,7 @@ fn a_notification_that_was_lost_with_its_batch_is_sent_again() {
     let (op, _) = sent(&mut ledger);
     let sqlstate = crate::error::SqlState::OUT_OF_MEMORY;
     let error = Error::Server { sqlstate, message: "out of shared memory".into() };
-    ledger.failed(op, error).expect("a try may fail");
+    ledger.failed(op, error, &mut outcomes).expect("a try may fail");
     ledger.synced();
     let next = [sent(&mut ledger).0.kind, sent(&mut ledger).0.kind];
     assert_eq!(next, [OpKind::Clear(Want::Exclusive), OpKind::Wake]);

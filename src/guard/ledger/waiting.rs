@@ -116,10 +116,18 @@ impl Ledger {
         }
         let (listed, probed, refusals) = (state.listed, state.probed, state.refusals);
         if !listed && self.can_listen && probed < PROBED_MAX {
-            let Some((ticket, _)) = self.first(entry) else { return };
+            let Some((ticket, first)) = self.first(entry) else { return };
+            // What is shared here already must not be taken once more.
+            let kind = match self.shares(entry, first.want) {
+                true => OpKind::Knock,
+                false => OpKind::Register,
+            };
             self.listen(entry);
+            if kind == OpKind::Knock {
+                self.enlist(entry);
+            }
             self.dequeue(ticket.slot);
-            return self.begin(OpKind::Register, entry, ticket, sink);
+            return self.begin(kind, entry, ticket, sink);
         }
         state.refusals = refusals.saturating_add(1);
         state.probed = 0;
@@ -168,9 +176,7 @@ impl Ledger {
         }
         if !self.entries[entry as usize].listed && self.can_listen {
             self.listen(entry);
-            self.listed(entry);
-            self.entries[entry as usize].enlisting += 1;
-            self.push_op(Op::new(OpKind::Enlist, entry));
+            self.enlist(entry);
         }
         let pause = self.jitter.upper_half_of(YIELDS_FOR);
         self.cool(entry, self.now.after(pause));
@@ -186,6 +192,13 @@ impl Ledger {
             self.push_op(Op::new(OpKind::Listen, number.into()));
         }
         self.channels[usize::from(number)].until = None;
+    }
+
+    /// Registers without a try.
+    fn enlist(&mut self, entry: u32) {
+        self.listed(entry);
+        self.entries[entry as usize].enlisting += 1;
+        self.push_op(Op::new(OpKind::Enlist, entry));
     }
 
     pub(super) fn listed(&mut self, entry: u32) {

@@ -151,7 +151,18 @@ macro_rules! wake {
         concat!("SELECT pg_notify('distlock_' || ($3 & 7), ", $p, ") IS NOT NULL")
     };
 }
-/// A waiter may have seen what is let go of here.
+/// A waiter may have seen what is let go of here. It is told without a look whether there is one:
+/// that takes a lock, for which there may be no room in the server's table, as there was none for
+/// what failed.
+macro_rules! told_anyway {
+    ($payload:literal) => {
+        concat!(
+            " = 0 THEN 'q'::\"char\" WHEN pg_notify('distlock_' || ($3 & 7), ",
+            $payload,
+            ") IS NULL THEN 'x' ELSE 'k' END"
+        )
+    };
+}
 macro_rules! clear {
     ($k:literal, $w:literal, $g:literal, $p:literal) => {
         concat!(
@@ -161,8 +172,8 @@ macro_rules! clear {
             $w,
             ")::int + pg_advisory_unlock(",
             $g,
-            ")::int < 0 THEN 'x'::\"char\"",
-            told!($w, $p)
+            ")::int",
+            told_anyway!($p)
         )
     };
 }
@@ -178,8 +189,8 @@ macro_rules! clear_shared {
             $g,
             ")::int + pg_advisory_unlock_shared(",
             $g,
-            ")::int < 0 THEN 'x'::\"char\"",
-            told!($w, $p)
+            ")::int",
+            told_anyway!($p)
         )
     };
 }
@@ -228,9 +239,8 @@ pub(super) const REGISTER_SLOTS: &str = "SELECT CASE WHEN NOT pg_try_advisory_lo
 pub(super) const CLEAR_SLOTS: &str = concat!(
     "SELECT CASE WHEN pg_advisory_unlock_shared($2, $3)::int + \
      (SELECT count(*) FROM generate_series(0, $4 - 1) s \
-     WHERE CASE WHEN get_bit($5, s) = 0 THEN pg_advisory_unlock($1 + s) ELSE false END) < 0 \
-     THEN 'x'::\"char\"",
-    told!("$2, $3", "$1::text")
+     WHERE CASE WHEN get_bit($5, s) = 0 THEN pg_advisory_unlock($1 + s) ELSE false END)",
+    told_anyway!("$1::text")
 );
 
 pub(super) const TOKEN: &str = concat!(

@@ -168,6 +168,9 @@ impl World {
         let asked = &mut self.server.sessions[peer].asked;
         let ledger = &mut self.peers[peer].ledger;
         let mut sent = 0;
+        if ledger.is_recovering() {
+            return;
+        }
         while let Some((op, statement)) = ledger.peek_op().filter(|_| sent < count) {
             let is_alone = statement.commits()
                 || matches!(statement, Statement::Listen(_) | Statement::Unlisten(_));
@@ -206,7 +209,7 @@ impl World {
             Message::Failed(number) => {
                 let sqlstate = crate::error::SqlState::new(*b"57014");
                 let error = Error::Server { sqlstate, message: "canceled".into() };
-                ledger.failed(Op::from_number(number), error).expect("a try may fail");
+                ledger.failed(Op::from_number(number), error, outcomes).expect("a try may fail");
             }
             Message::Skipped(number) => ledger.skipped(Op::from_number(number)),
             Message::Synced => ledger.synced(),

@@ -242,13 +242,7 @@ impl Server {
                 (done, next + 1)
             }
             (Statement::Clear(_) | Statement::ClearShared(_) | Statement::ClearSlots(_), _) => {
-                match step {
-                    0 => {
-                        self.clear(session, statement);
-                        (None, 1)
-                    }
-                    step => self.tell(session, statement, step),
-                }
+                (Some(self.clear(session, statement)), 0)
             }
             (_, step) => self.tell(session, statement, step),
         };
@@ -266,12 +260,7 @@ impl Server {
             Statement::Release(key)
             | Statement::ReleaseShared(key)
             | Statement::Downgrade(key)
-            | Statement::Clear(key)
-            | Statement::ClearShared(key)
             | Statement::OpenGate(key) => (key, key),
-            Statement::ClearSlots(slots) => {
-                (KeyParameters::Bigint(slots.first), KeyParameters::Bigint(slots.first))
-            }
             other => panic!("no model of {other:?}"),
         };
         let waiters = companion::waiters(owner);
@@ -314,29 +303,36 @@ impl Server {
         }
     }
 
-    fn clear(&mut self, session: usize, statement: &Statement) {
-        match *statement {
+    fn clear(&mut self, session: usize, statement: &Statement) -> Value {
+        let mut released = false;
+        let owner = match *statement {
             Statement::ClearSlots(slots) => {
                 for slot in 0..slots.count {
                     if slots.held[usize::from(slot / 8)] >> (slot % 8) & 1 == 0 {
-                        self.unlock(session, KeyParameters::Bigint(slots.first | i64::from(slot)));
+                        let slot = KeyParameters::Bigint(slots.first | i64::from(slot));
+                        released |= self.unlock(session, slot);
                     }
                 }
-                self.unshare(session, companion::waiters(KeyParameters::Bigint(slots.first)));
+                KeyParameters::Bigint(slots.first)
             }
-            Statement::Clear(key) | Statement::ClearShared(key) => {
-                match statement {
-                    Statement::Clear(_) => self.unlock(session, key),
-                    _ => self.unshare(session, key),
-                };
-                self.unshare(session, companion::waiters(key));
-                self.unlock(session, companion::gate(key));
-                if matches!(statement, Statement::ClearShared(_)) {
-                    self.unshare(session, companion::gate(key));
-                }
+            Statement::ClearShared(key) => {
+                released |= self.unshare(session, key);
+                released |= self.unshare(session, companion::gate(key));
+                released |= self.unlock(session, companion::gate(key));
+                key
             }
-            _ => {}
+            Statement::Clear(key) => {
+                released |= self.unlock(session, key);
+                released |= self.unlock(session, companion::gate(key));
+                key
+            }
+            other => panic!("no model of {other:?}"),
+        };
+        released |= self.unshare(session, companion::waiters(owner));
+        if released {
+            self.sessions[session].notifies.push(owner);
         }
+        if released { Value::Told } else { Value::Quiet }
     }
 
     fn token(&mut self) -> statement::Token {

@@ -1,0 +1,112 @@
+//! Waiting for a key of another process, against a real server: by notification, not by asking.
+
+mod support;
+
+use std::thread;
+use std::time::Duration;
+
+use distlock::{Lock, Manager};
+use support::{TempCluster, pg_locks_advisory, wait_until};
+
+/// Nothing here takes this long; a test that hangs fails instead.
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn connect(cluster: &TempCluster) -> Manager {
+    Manager::connect(cluster.url()).expect("connects")
+}
+
+fn wait(manager: &Manager, key: i64) -> thread::JoinHandle<Lock> {
+    let manager = manager.clone();
+    thread::spawn(move || manager.acquire(key).timeout(LIMIT).wait().expect("its turn"))
+}
+
+/// How many sessions are registered as waiters: they hold something shared.
+fn registered(cluster: &TempCluster) -> usize {
+    let query = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ShareLock'";
+    cluster.sql().value(query).and_then(|count| count.parse().ok()).expect("a count")
+}
+
+/// The server's own log says what was asked while waiting: nothing.
+#[test]
+fn a_registered_waiter_asks_nothing_until_it_is_notified() {
+    let cluster = TempCluster::builder().setting("log_statement", "all").start();
+    let (holder, other) = (connect(&cluster), connect(&cluster));
+    let held = holder.acquire(1).try_now().expect("an answer").expect("it is free");
+    let waiter = wait(&other, 1);
+    wait_until("the waiter is registered", LIMIT, || registered(&cluster) == 1);
+    let asked = |log: &str| log.matches("advisory_lock($1)").count();
+    // The last of what led to the registration may still be on its way to the log.
+    let mut before = 0;
+    wait_until("the registration is in the log", LIMIT, || {
+        before = asked(&cluster.log());
+        cluster.log().contains("LISTEN distlock_")
+    });
+    // A pause, not a race: whatever comes in it would be a poll.
+    thread::sleep(Duration::from_millis(200));
+    let polls = asked(&cluster.log()) - before;
+    held.unlock().expect("it was held");
+    waiter.join().expect("no panic").unlock().expect("it was held");
+    assert!(polls <= 1, "{polls} statements while waiting, of which one may be the registration");
+    assert!(cluster.log().contains("pg_notify"), "the release tells");
+}
+
+#[test]
+fn a_release_that_nobody_waits_for_notifies_nobody() {
+    let cluster = TempCluster::start();
+    let manager = connect(&cluster);
+    let xid = || cluster.sql().value("SELECT pg_current_xact_id()").expect("an xid");
+    let before: u64 = xid().parse().expect("a number");
+    for _ in 0..100 {
+        drop(manager.acquire(1).try_now().expect("an answer").expect("it is free"));
+    }
+    drop(manager);
+    let after: u64 = xid().parse().expect("a number");
+    assert_eq!(after, before + 1, "a notification takes a transaction id; these are our own");
+}
+
+/// The end of a holder notifies nobody: waiters find out by themselves.
+#[test]
+fn a_holder_that_ends_without_a_word_is_followed_all_the_same() {
+    let cluster = TempCluster::start();
+    let (holder, other) = (connect(&cluster), connect(&cluster));
+    let held = holder.acquire(1).try_now().expect("an answer").expect("it is free");
+    let waiter = wait(&other, 1);
+    wait_until("the waiter is registered", LIMIT, || registered(&cluster) == 1);
+    let query = "SELECT pg_terminate_backend(l.pid) FROM pg_locks l \
+                 WHERE locktype = 'advisory' AND mode = 'ExclusiveLock' AND objsubid = 1 AND objid = 1";
+    cluster.sql().query(query);
+    waiter.join().expect("no panic").unlock().expect("it was held");
+    assert!(held.context().done().wait_timeout(LIMIT).is_some());
+}
+
+/// The number beside a key may be taken for other reasons: that ends in polling, not in a spin.
+#[test]
+fn a_companion_key_that_somebody_else_holds_leads_to_polling() {
+    let cluster = TempCluster::builder().setting("log_statement", "all").start();
+    let (holder, other) = (connect(&cluster), connect(&cluster));
+    let held = holder.acquire(1).try_now().expect("an answer").expect("it is free");
+    let waiter = wait(&other, 1);
+    wait_until("the waiter is registered", LIMIT, || registered(&cluster) == 1);
+    let query = "SELECT classid::int8, objid::int8 FROM pg_locks \
+                 WHERE locktype = 'advisory' AND mode = 'ShareLock'";
+    let row = cluster.sql().query(query).remove(0);
+    let halves: Vec<i64> = row.iter().flatten().map(|half| half.parse().expect("oid")).collect();
+    held.unlock().expect("it was held");
+    waiter.join().expect("no panic").unlock().expect("it was held");
+
+    let mut stranger = cluster.sql();
+    let (high, low) = (halves[0] as u32 as i32, halves[1] as u32 as i32);
+    wait_until("the stranger has it", LIMIT, || {
+        let query = format!("SELECT pg_try_advisory_lock({high}, {low})");
+        stranger.value(&query).as_deref() == Some("t")
+    });
+    let held = holder.acquire(1).try_now().expect("an answer").expect("it is free");
+    let waiter = wait(&other, 1);
+    let asked = |log: &str| log.matches("pg_try_advisory_lock($1)").count();
+    let before = asked(&cluster.log());
+    wait_until("it asks, again and again", LIMIT, || asked(&cluster.log()) > before + 3);
+    assert_eq!(registered(&cluster), 0, "it could not register");
+    held.unlock().expect("it was held");
+    waiter.join().expect("no panic").unlock().expect("it was held");
+    assert_eq!(pg_locks_advisory(&mut cluster.sql()).len(), 0);
+}
