@@ -343,7 +343,7 @@ fn give_up(drive: &dyn Drive, ticket: Ticket, cause: Cause) -> Answer {
 }
 
 /// Why a request has to stop waiting, if it has to.
-fn gave_up(context: &Context, deadline: Time) -> Option<Cause> {
+pub(crate) fn gave_up(context: &Context, deadline: Time) -> Option<Cause> {
     context.err().or_else(|| {
         let is_over = deadline != Time::NEVER && Time::now() >= deadline;
         is_over.then_some(Cause::DeadlineExceeded)
@@ -354,7 +354,8 @@ fn to_lock(drive: &Arc<dyn Drive>, key: Key, grant: Option<crate::slots::Grant>)
     grant.map(|grant| Lock::new(key, grant, Arc::clone(drive)))
 }
 
-fn park_until(limit: Time) {
+/// Sleeps until somebody unparks this thread, or a point in time.
+pub(crate) fn park_until(limit: Time) {
     let span = limit.since(Time::now()).min(LONGEST_SLEEP);
     thread::park_timeout(span);
 }

@@ -72,6 +72,8 @@
 #![forbid(unsafe_code)]
 
 mod acquire;
+mod acquire_all;
+mod batch;
 mod clock;
 mod config;
 mod context;
@@ -80,6 +82,7 @@ mod foreign;
 mod guard;
 pub mod key;
 mod lock;
+mod lock_set;
 mod manager;
 #[cfg(not(any(fuzzing, feature = "__internals")))]
 mod proto;
@@ -93,6 +96,7 @@ mod timer;
 mod warning;
 
 pub use acquire::{Acquire, Acquiring};
+pub use acquire_all::{AcquireAll, AcquiringAll};
 #[cfg(any(fuzzing, feature = "__internals"))]
 #[doc(hidden)]
 pub use config::conninfo;
@@ -103,6 +107,7 @@ pub use context::{Canceler, Cause, Context, Done, DoneFuture};
 pub use error::{Error, Outcome, SqlState, Unsuitability};
 pub use key::Key;
 pub use lock::Lock;
+pub use lock_set::LockSet;
 pub use manager::Manager;
 pub use warning::Warning;
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::acquire::Acquire;
+use crate::acquire_all::AcquireAll;
 use crate::config::Config;
 use crate::context::Context;
 use crate::error::Error;
@@ -128,6 +129,27 @@ impl Manager {
     /// ```
     pub fn acquire(&self, key: impl Into<Key>) -> Acquire {
         Acquire::new(Arc::clone(&self.inner.drive), key.into())
+    }
+
+    /// Asks for several locks at once: all of them or none.
+    ///
+    /// The keys may be in any order and name a key twice; it is locked once. An empty list is
+    /// [`Error::NoKeys`]. See [`AcquireAll`] for how they are acquired, and why two programs that
+    /// ask for crossing sets never deadlock.
+    ///
+    /// ```no_run
+    /// # fn example(manager: &distlock::Manager) -> Result<(), distlock::Error> {
+    /// let both = manager.acquire_all(["account:1", "account:2"]).wait()?;
+    /// assert!(both.is_held());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn acquire_all<K>(&self, keys: impl IntoIterator<Item = K>) -> AcquireAll
+    where
+        K: Into<Key>,
+    {
+        let keys = keys.into_iter().map(Into::into).collect();
+        AcquireAll::new(Arc::clone(&self.inner.drive), keys)
     }
 
     /// What somebody should know about the server of the latest session; nothing if all is well.
