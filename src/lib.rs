@@ -77,6 +77,7 @@ mod batch;
 mod clock;
 mod config;
 mod context;
+mod election;
 mod error;
 mod foreign;
 mod guard;
@@ -104,6 +105,7 @@ pub use config::{
     AuthMethods, ChannelBinding, Config, Proxy, RootCert, SslMode, SslNegotiation, TlsVersion,
 };
 pub use context::{Canceler, Cause, Context, Done, DoneFuture};
+pub use election::{Election, Term};
 pub use error::{Error, Outcome, SqlState, Unsuitability};
 pub use key::Key;
 pub use lock::Lock;

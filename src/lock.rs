@@ -174,6 +174,11 @@ impl Lock {
         Arc::clone(&self.drive)
     }
 
+    /// Where the lock is in the guard's table, to release it from elsewhere.
+    pub(crate) fn hold(&self) -> Option<HoldId> {
+        self.hold
+    }
+
     /// Ends the context and queues the release, without seeing to it that the queue is looked at.
     /// Says whether something was queued.
     pub(crate) fn queue_release(&mut self) -> bool {

@@ -7,6 +7,7 @@ use crate::acquire::Acquire;
 use crate::acquire_all::AcquireAll;
 use crate::config::Config;
 use crate::context::Context;
+use crate::election::Election;
 use crate::error::Error;
 use crate::guard;
 use crate::key::Key;
@@ -150,6 +151,25 @@ impl Manager {
     {
         let keys = keys.into_iter().map(Into::into).collect();
         AcquireAll::new(Arc::clone(&self.inner.drive), keys)
+    }
+
+    /// Runs for leadership: whoever holds the key is the leader, and everybody else waits to be the
+    /// next. Nothing is asked for until the first term is.
+    ///
+    /// ```no_run
+    /// # fn lead() {}
+    /// # fn example(manager: &distlock::Manager) -> Result<(), distlock::Error> {
+    /// for term in manager.elect("scheduler") {
+    ///     let term = term?;
+    ///     while term.is_leader() {
+    ///         lead();
+    ///     }
+    /// } // stepped down: campaigns again
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn elect(&self, key: impl Into<Key>) -> Election {
+        Election::new(Arc::clone(&self.inner.drive), key.into())
     }
 
     /// What somebody should know about the server of the latest session; nothing if all is well.
