@@ -406,6 +406,7 @@ fn a_set_that_can_never_be_had_is_an_error_at_once() {
     // Even one that would have to wait.
     let taken = manager().acquire_all(keys).wait().expect("free");
     for asked in [few_requests.acquire_all(keys), few_locks.acquire_all(keys)] {
+        let asked = asked.timeout(LIMIT);
         let errors = [
             asked.clone().wait().expect_err("too many"),
             asked.clone().try_now().expect_err("too many"),
