@@ -104,14 +104,15 @@ fn a_set_of_which_one_key_is_taken_is_refused_and_nothing_of_it_is_kept() {
 fn duplicates_are_locked_once_and_the_keys_are_in_order() {
     let (manager, [first, second]) = (manager(), unique_keys());
     let twice = [second, first, second, first, second];
-    let set = manager.acquire_all(twice).wait().expect("free");
+    let set = manager.acquire_all(twice).timeout(LIMIT).wait().expect("free");
     assert_eq!(set.keys().collect::<Vec<Key>>(), [Key::Bigint(first), Key::Bigint(second)]);
     assert!(set.len() == 2 && !set.is_empty());
     assert_eq!(locked_of(&[first, second]), [first, second]);
     set.unlock().expect("each one was held once");
     assert_eq!(locked_of(&[first, second]), []);
     // Two names with one hash are one key.
-    let names = manager.acquire_all(["7mohtcOFVz", "c1E51sSEyx"]).wait().expect("free");
+    let names =
+        manager.acquire_all(["7mohtcOFVz", "c1E51sSEyx"]).timeout(LIMIT).wait().expect("free");
     assert_eq!(names.len(), 1);
     let spaces = [Key::Pair((first >> 32) as i32, first as i32), Key::Bigint(first)];
     assert_eq!(manager.acquire_all(spaces).wait().expect("free").len(), 2);
@@ -181,7 +182,7 @@ fn who_waits_for_a_key_holds_those_before_it_and_none_behind() {
         for taken in [2, 4] {
             holders[taken] = Some(lock(&other, keys[taken]));
         }
-        let (asked, none) = (ours.acquire_all(keys), Vec::<i64>::new());
+        let (asked, none) = (ours.acquire_all(keys).timeout(LIMIT), Vec::<i64>::new());
         thread::scope(|scope| {
             let waiter = scope.spawn(move || match is_async {
                 false => asked.wait(),

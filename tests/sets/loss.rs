@@ -57,7 +57,7 @@ fn who_waits_with_a_part_of_the_set_is_told_when_that_is_lost() {
     let mut program = cluster.sql();
     program.query("SELECT pg_advisory_lock(3)");
     for is_async in [false, true] {
-        let asked = manager.acquire_all(1..=5);
+        let asked = manager.acquire_all(1..=5).timeout(LIMIT);
         thread::scope(|scope| {
             let waiter = scope.spawn(move || match is_async {
                 false => asked.wait(),
