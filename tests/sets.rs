@@ -405,7 +405,8 @@ fn a_set_that_can_never_be_had_is_an_error_at_once() {
     let few_requests = Manager::connect(config().max_requests(3)).expect("connects");
     let few_locks = Manager::connect(config().max_locks(3)).expect("connects");
     // Even one that would have to wait.
-    let taken = manager().acquire_all(keys).wait().expect("free");
+    let other = manager();
+    let taken = other.acquire_all(keys).wait().expect("free");
     for asked in [few_requests.acquire_all(keys), few_locks.acquire_all(keys)] {
         let asked = asked.timeout(LIMIT);
         let errors = [
