@@ -11,6 +11,7 @@ mod relay;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::mpsc::channel;
 use std::task::{self, Poll};
 use std::thread;
 use std::time::Duration;
@@ -81,6 +82,23 @@ fn a_set_is_held_from_the_grant_to_the_unlock_and_the_server_agrees() {
             assert_eq!(locked_of(&keys), [], "unlock answers after the server has");
         }
     }
+}
+
+#[test]
+fn unlocking_a_set_waits_for_the_servers_answers() {
+    let cluster = TempCluster::start();
+    let config: Config = cluster.url().parse().expect("a URL");
+    let config = config.reply_timeout(LIMIT).lease(LIMIT * 2).server_timeout(LIMIT * 3);
+    let manager = Manager::connect(config).expect("connects");
+    let set = manager.acquire_all([1, 2, 3]).wait().expect("free");
+    let backend = pg_locks_advisory(&mut cluster.sql())[0].1;
+    assert!(support::signal(backend, "STOP"));
+    let (sender, ended) = channel();
+    thread::spawn(move || sender.send(set.unlock()));
+    assert!(ended.recv_timeout(Duration::from_millis(100)).is_err(), "the server is stopped");
+    assert!(support::signal(backend, "CONT"));
+    ended.recv_timeout(LIMIT).expect("it ends").expect("it was held");
+    assert_eq!(pg_locks_advisory(&mut cluster.sql()), []);
 }
 
 #[test]
@@ -366,7 +384,10 @@ fn a_timeout_and_a_cancelled_context_end_a_wait_and_leave_no_trace() {
     let asked = ours.acquire_all(keys);
     for asked in [asked.clone().timeout(short), asked.context(&cancelled)] {
         let by_thread = asked.clone().wait().expect_err("taken");
-        let by_task = block_on(asked).expect_err("taken");
+        // Woken by itself: nobody polls it again.
+        let (sender, ended) = channel();
+        thread::spawn(move || sender.send(block_on(asked)));
+        let by_task = ended.recv_timeout(LIMIT / 2).expect("it ends").expect_err("taken");
         assert!(by_thread.is_canceled() && by_task.is_canceled(), "{by_thread} {by_task}");
         round_trip(&ours);
         assert_eq!(locked_of(&keys), [keys[2]]);
