@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::{self, Poll};
 use std::time::Duration;
 
-pub(crate) use self::asking::{Asking, ask};
+pub(crate) use self::asking::{Asking, ask, gave_up, park_until};
 use self::settling::Settling;
 use crate::clock::Time;
 use crate::context::{Cause, Context};

@@ -108,8 +108,8 @@ pub enum Error {
 
     /// The manager holds as many locks as [`Config::max_locks`](crate::Config::max_locks) allows.
     #[error(
-        "the manager already holds {limit} locks; release some, or raise Config::max_locks \
-         (and the server's max_locks_per_transaction with it)"
+        "the manager may hold no more than {limit} locks; release some, ask for fewer, or raise \
+         Config::max_locks (and the server's max_locks_per_transaction with it)"
     )]
     TooManyLocks {
         /// The limit in force.
@@ -118,8 +118,8 @@ pub enum Error {
 
     /// As many calls are under way as [`Config::max_requests`](crate::Config::max_requests) allows.
     #[error(
-        "{limit} requests are already under way; wait for some of them, or raise \
-         Config::max_requests"
+        "no more than {limit} requests may be under way; wait for some of them, ask for fewer \
+         locks at once, or raise Config::max_requests"
     )]
     TooManyRequests {
         /// The limit in force.
@@ -159,6 +159,11 @@ pub enum Error {
         /// The token.
         token: Token,
     },
+
+    /// A set of locks was asked for, with no key in it: a lock on nothing would always be granted,
+    /// and protect nothing.
+    #[error("no key was given; a set of locks needs at least one")]
+    NoKeys,
 
     /// The manager was closed.
     #[error("the manager is closed; make a new one with Manager::connect")]

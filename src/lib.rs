@@ -72,14 +72,18 @@
 #![forbid(unsafe_code)]
 
 mod acquire;
+mod acquire_all;
+mod batch;
 mod clock;
 mod config;
 mod context;
+mod election;
 mod error;
 mod foreign;
 mod guard;
 pub mod key;
 mod lock;
+mod lock_set;
 mod manager;
 #[cfg(not(any(fuzzing, feature = "__internals")))]
 mod proto;
@@ -94,6 +98,7 @@ mod token;
 mod warning;
 
 pub use acquire::{Acquire, Acquiring};
+pub use acquire_all::{AcquireAll, AcquiringAll};
 #[cfg(any(fuzzing, feature = "__internals"))]
 #[doc(hidden)]
 pub use config::conninfo;
@@ -101,9 +106,11 @@ pub use config::{
     AuthMethods, ChannelBinding, Config, Proxy, RootCert, SslMode, SslNegotiation, TlsVersion,
 };
 pub use context::{Canceler, Cause, Context, Done, DoneFuture};
+pub use election::{Election, Term};
 pub use error::{Error, Outcome, SqlState, Unsuitability};
 pub use key::Key;
 pub use lock::Lock;
+pub use lock_set::LockSet;
 pub use manager::Manager;
 pub use token::Token;
 pub use warning::Warning;

@@ -9,7 +9,7 @@ use crate::clock::Time;
 use crate::context::{Cause, Context};
 use crate::error::{Error, Outcome};
 use crate::key::Key;
-use crate::slots::{Drive, Grant, HoldId, Work};
+use crate::slots::{Answer, Drive, Grant, HoldId, Work};
 use crate::token::Token;
 
 /// A held lock: dropping it releases it.
@@ -180,10 +180,19 @@ impl Lock {
     /// # }
     /// ```
     pub fn unlock(mut self) -> Result<(), Error> {
+        let Some((hold, context)) = self.begin_unlock()? else { return Ok(()) };
+        let background = Context::background();
+        let answer = acquire::ask(&*self.drive, Work::Unlock(hold), &background, Time::NEVER);
+        self.end_unlock(&context, answer)
+    }
+
+    /// The first half of [`Lock::unlock`]: ends the context. Gives what the guard is to release,
+    /// and the context that [`Lock::end_unlock`] wants; `None` if it is released already.
+    pub(crate) fn begin_unlock(&mut self) -> Result<Option<(HoldId, Context)>, Error> {
         match self.context.fate() {
             None => {}
             // With `release_on_cancel`, the requester's context has released it already.
-            Some(Cause::Released) => return Ok(()),
+            Some(Cause::Released) => return Ok(None),
             Some(cause) => return Err(Error::Lost { cause, outcome: Outcome::NotAcquired }),
         }
         let mut context = Context::background();
@@ -194,9 +203,12 @@ impl Lock {
         } else {
             self.let_go();
         }
-        let Some(hold) = self.hold else { return Ok(()) };
-        let background = Context::background();
-        match acquire::ask(&*self.drive, Work::Unlock(hold), &background, Time::NEVER) {
+        Ok(self.hold.map(|hold| (hold, context)))
+    }
+
+    /// The second half: what the guard's answer means.
+    pub(crate) fn end_unlock(&mut self, context: &Context, answer: Answer) -> Result<(), Error> {
+        match answer {
             // Without a slot to wait in it is released without an answer, as if dropped.
             Err(Error::TooManyRequests { .. }) => Ok(()),
             Err(Error::Lost { .. }) if context.fate() == Some(Cause::Released) => Ok(()),
@@ -205,6 +217,31 @@ impl Lock {
                 answer.map(drop)
             }
         }
+    }
+
+    /// The guard that holds it.
+    pub(crate) fn drive(&self) -> Arc<dyn Drive> {
+        Arc::clone(&self.drive)
+    }
+
+    /// Where the lock is in the guard's table, to release it from elsewhere.
+    pub(crate) fn hold(&self) -> Option<HoldId> {
+        self.hold
+    }
+
+    /// Ends the context and queues the release, without seeing to it that the queue is looked at.
+    /// Says whether something was queued.
+    pub(crate) fn queue_release(&mut self) -> bool {
+        // A lock that the guard has seen lost is not known there any more. A lease that ran out is
+        // only our own doubt.
+        let fate = self.context.fate();
+        let is_gone = fate.is_some_and(|cause| cause != Cause::LeaseExpired);
+        self.let_go();
+        let hold = self.hold.take().filter(|_| !is_gone);
+        if let Some(hold) = hold {
+            self.drive.slots().release(hold);
+        }
+        hold.is_some()
     }
 
     /// Ends the context. Its last clone but the guard's is given up here, before the release is
@@ -217,13 +254,7 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // A lock that the guard has seen lost is not known there any more. A lease that ran out is
-        // only our own doubt.
-        let fate = self.context.fate();
-        let is_gone = fate.is_some_and(|cause| cause != Cause::LeaseExpired);
-        self.let_go();
-        if let Some(hold) = self.hold.take().filter(|_| !is_gone) {
-            self.drive.slots().release(hold);
+        if self.queue_release() {
             self.drive.kick_release();
         }
     }

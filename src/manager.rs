@@ -4,8 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::acquire::Acquire;
+use crate::acquire_all::AcquireAll;
 use crate::config::Config;
 use crate::context::Context;
+use crate::election::Election;
 use crate::error::Error;
 use crate::guard;
 use crate::key::Key;
@@ -128,6 +130,46 @@ impl Manager {
     /// ```
     pub fn acquire(&self, key: impl Into<Key>) -> Acquire {
         Acquire::new(Arc::clone(&self.inner.drive), key.into())
+    }
+
+    /// Asks for several locks at once: all of them or none.
+    ///
+    /// The keys may be in any order and name a key twice; it is locked once. An empty list is
+    /// [`Error::NoKeys`]. See [`AcquireAll`] for how they are acquired, and why two programs that
+    /// ask for crossing sets never deadlock.
+    ///
+    /// ```no_run
+    /// # fn example(manager: &distlock::Manager) -> Result<(), distlock::Error> {
+    /// let both = manager.acquire_all(["account:1", "account:2"]).wait()?;
+    /// assert!(both.is_held());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn acquire_all<K>(&self, keys: impl IntoIterator<Item = K>) -> AcquireAll
+    where
+        K: Into<Key>,
+    {
+        let keys = keys.into_iter().map(Into::into).collect();
+        AcquireAll::new(Arc::clone(&self.inner.drive), keys)
+    }
+
+    /// Runs for leadership: whoever holds the key is the leader, and everybody else waits to be the
+    /// next. Nothing is asked for until the first term is.
+    ///
+    /// ```no_run
+    /// # fn lead() {}
+    /// # fn example(manager: &distlock::Manager) -> Result<(), distlock::Error> {
+    /// for term in manager.elect("scheduler") {
+    ///     let term = term?;
+    ///     while term.is_leader() {
+    ///         lead();
+    ///     }
+    /// } // stepped down: campaigns again
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn elect(&self, key: impl Into<Key>) -> Election {
+        Election::new(Arc::clone(&self.inner.drive), key.into())
     }
 
     /// What somebody should know about the server of the latest session; nothing if all is well.

@@ -149,6 +149,7 @@ pub(crate) struct Slots {
     /// Whether the queue has something in it; a hint that spares the lock.
     pending: AtomicBool,
     limit: u32,
+    locks: u32,
     release_on_cancel: bool,
 }
 
@@ -197,11 +198,22 @@ impl Slots {
             }),
             pending: AtomicBool::new(false),
             limit: requests,
+            locks,
             release_on_cancel,
         }
     }
 
     // ----- the caller's side -----
+
+    /// How many requests can be under way at once.
+    pub(crate) fn max_requests(&self) -> u32 {
+        self.limit
+    }
+
+    /// How many locks can be held at once.
+    pub(crate) fn max_locks(&self) -> u32 {
+        self.locks
+    }
 
     /// Whether a lock is released as soon as its requester's context is done.
     pub(crate) fn releases_on_cancel(&self) -> bool {
@@ -218,18 +230,50 @@ impl Slots {
         if board.closed {
             return Err(Error::Closed);
         }
-        let slot = board.free.pop().ok_or(Error::TooManyRequests { limit: self.limit })?;
+        let ticket = self.put(&mut board, request, Some(waiter));
+        ticket.ok_or(Error::TooManyRequests { limit: self.limit })
+    }
+
+    /// The same for several requests: all of them or none, with nothing else in between, so that
+    /// whoever empties the queue next takes all of them.
+    ///
+    /// # Errors
+    ///
+    /// When there are not enough free slots, or the manager is closed.
+    pub(crate) fn submit_all(
+        &self,
+        requests: Vec<(Request, Option<Waiter>)>,
+    ) -> Result<VecDeque<Ticket>, Error> {
+        // Set aside before the lock is taken. What is left of the requests on an error is dropped
+        // after it is let go: wakers are foreign code.
+        let mut tickets = VecDeque::with_capacity(requests.len());
+        let mut board = self.board();
+        if board.closed {
+            return Err(Error::Closed);
+        }
+        if board.free.len() < requests.len() {
+            return Err(Error::TooManyRequests { limit: self.limit });
+        }
+        for (request, waiter) in requests {
+            tickets.extend(self.put(&mut board, request, waiter));
+        }
+        Ok(tickets)
+    }
+
+    /// Puts a request into a free slot and queues it; `None` when there is none.
+    fn put(&self, board: &mut Board, request: Request, waiter: Option<Waiter>) -> Option<Ticket> {
+        let slot = board.free.pop()?;
         let ticket = {
             let mut state = self.slot(slot);
             state.generation = state.generation.wrapping_add(1);
             state.phase = Phase::Asked(request);
             state.poked = false;
-            state.waiter = Some(waiter);
+            state.waiter = waiter;
             Ticket { slot, generation: state.generation }
         };
         board.queue.push_back(Submission::Request(ticket));
         self.pending.store(true, Ordering::SeqCst);
-        Ok(ticket)
+        Some(ticket)
     }
 
     /// Takes the result, once it is there, and gives the slot back.

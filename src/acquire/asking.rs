@@ -147,14 +147,14 @@ fn give_up(drive: &dyn Drive, ticket: Ticket, cause: Cause) -> Answer {
 }
 
 /// Why a request has to stop waiting, if it has to.
-fn gave_up(context: &Context, deadline: Time) -> Option<Cause> {
+pub(crate) fn gave_up(context: &Context, deadline: Time) -> Option<Cause> {
     context.err().or_else(|| {
         let is_over = deadline != Time::NEVER && Time::now() >= deadline;
         is_over.then_some(Cause::DeadlineExceeded)
     })
 }
 
-fn park_until(limit: Time) {
+pub(crate) fn park_until(limit: Time) {
     let span = limit.since(Time::now()).min(LONGEST_SLEEP);
     thread::park_timeout(span);
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use super::{Cause, Context, LIVE, Node, adopt, cause_of};
+use super::{Cause, Context, LIVE, Node, Watcher, adopt, cause_of};
 use crate::clock::Time;
 
 /// The context of one held lock, kept by the guard and used again once nobody else has it.
@@ -55,8 +55,38 @@ impl HoldContext {
     }
 }
 
-/// What a [`Lock`](crate::Lock) asks of its own context.
+/// What a [`Lock`](crate::Lock) asks of its own context, and a [`LockSet`](crate::LockSet) of its
+/// locks'.
 impl Context {
+    /// A child of the first of the contexts that is done as soon as any of them is; the background
+    /// if there is none.
+    pub(crate) fn joint<'a>(mut contexts: impl Iterator<Item = &'a Self>) -> Self {
+        let Some(first) = contexts.next() else { return Self::background() };
+        let child = first.child(Time::NEVER);
+        for other in contexts {
+            other.reaches(&child);
+        }
+        child
+    }
+
+    /// Makes another context done as soon as this one is, without being its parent: neither keeps
+    /// the other. What is left of the other here goes when this one is done.
+    fn reaches(&self, other: &Self) {
+        let (Some(node), Some(other)) = (&self.node, &other.node) else { return };
+        let mut links = node.links();
+        match node.latched() {
+            Some(cause) => {
+                drop(links);
+                other.finish(cause);
+            }
+            // Who is in the midst of finishing has latched its cause before it takes the lock that
+            // is held here, as in `adopt`.
+            None => {
+                links.watchers.insert(Watcher::Child(Arc::downgrade(other)));
+            }
+        }
+    }
+
     /// Ends a lock's context because its holder let go. The allocation stays with the guard.
     pub(crate) fn release(&self) {
         if let Some(node) = &self.node {

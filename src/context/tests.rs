@@ -221,3 +221,44 @@ fn a_thousand_lives_leave_no_trace_in_the_parent() {
     let node = parent.node.as_ref().expect("not the background");
     assert!(node.links().watchers.pop().is_none());
 }
+
+#[test]
+fn a_joint_context_ends_with_the_first_of_its_locks_and_for_the_same_cause() {
+    let (parent, _keep) = Context::background().with_cancel();
+    for gone in 0..3 {
+        let mut holds = [(); 3].map(|()| hold(&parent));
+        let contexts = holds.each_ref().map(HoldContext::context);
+        let joint = Context::joint(contexts.iter());
+        let child = joint.with_timeout(Duration::from_secs(60));
+        assert_eq!(joint.err(), None);
+        holds[gone].finish(Cause::ConnectionLost);
+        assert_eq!(joint.err(), Some(Cause::ConnectionLost));
+        assert_eq!(child.err(), Some(Cause::ConnectionLost));
+        holds.iter().for_each(|hold| hold.finish(Cause::Released));
+        assert_eq!(joint.err(), Some(Cause::ConnectionLost), "the first cause stands");
+        // Nothing that is left of it keeps the locks' contexts from being used again.
+        drop(contexts);
+        assert!(holds.iter_mut().all(HoldContext::is_unshared));
+        assert!(holds.iter_mut().all(|hold| hold.renew(&parent, &lease(Duration::MAX))));
+    }
+    let gone = hold(&parent);
+    gone.finish(Cause::ServerShutdown);
+    let contexts = [hold(&parent).context(), gone.context()];
+    assert_eq!(Context::joint(contexts.iter()).err(), Some(Cause::ServerShutdown), "born done");
+}
+
+/// The others would be believed again when the server's answer comes after all.
+#[test]
+fn a_joint_context_ends_when_one_of_its_locks_was_doubted() {
+    let holds = [(); 2].map(|()| {
+        let mut hold = HoldContext::new();
+        let until = lease(Duration::from_secs(60));
+        assert!(hold.renew(&Context::background(), &until));
+        (hold, until)
+    });
+    let contexts = holds.each_ref().map(|(hold, _)| hold.context());
+    let joint = Context::joint(contexts.iter());
+    holds[1].1.store(Time::now().as_nanos(), Ordering::Release);
+    assert!(contexts[1].hold_remaining().is_zero() && !contexts[0].hold_remaining().is_zero());
+    assert_eq!(joint.err(), Some(Cause::LeaseExpired));
+}
