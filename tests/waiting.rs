@@ -50,6 +50,32 @@ fn a_registered_waiter_asks_nothing_until_it_is_notified() {
     assert!(cluster.log().contains("pg_notify"), "the release tells");
 }
 
+/// The channel that a waiter listens to is the one that the statement of the release makes.
+#[test]
+fn a_release_notifies_on_the_channel_that_the_waiter_listens_to() {
+    let cluster = TempCluster::builder().setting("log_statement", "all").start();
+    let (holder, other) = (connect(&cluster), connect(&cluster));
+    for key in 0..40 {
+        let held = holder.acquire(key).try_now().expect("an answer").expect("it is free");
+        let begin = cluster.log().len();
+        let waiter = wait(&other, key);
+        wait_until("the waiter is registered", LIMIT, || registered(&cluster) == 1);
+        held.unlock().expect("it was held");
+        waiter.join().expect("no panic").unlock().expect("it was held");
+        let log = cluster.log();
+        let said = log.get(begin..).unwrap_or_default();
+        let release = said.split("pg_notify").nth(1).expect("the release is in the log");
+        let low = release.split("$3 = '").nth(1).and_then(|rest| rest.split('\'').next());
+        let low: i32 = low.and_then(|low| low.parse().ok()).expect("its parameters");
+        let channel = format!("LISTEN distlock_{}", low & 7);
+        assert!(log.contains(&channel), "key {key}: {channel}");
+        wait_until("nobody waits", LIMIT, || registered(&cluster) == 0);
+    }
+    let channels =
+        (0..8).filter(|number| cluster.log().contains(&format!("LISTEN distlock_{number}")));
+    assert_eq!(channels.count(), 8, "40 keys use all of them, each for itself");
+}
+
 #[test]
 fn a_release_that_nobody_waits_for_notifies_nobody() {
     let cluster = TempCluster::start();

@@ -34,11 +34,12 @@ pub fn gate(key: KeyParameters) -> KeyParameters {
     beside(key, 0x6761_7465_0000_0000)
 }
 
-/// The channel that a release of the key is told on: the low bits of the waiters key.
+/// The channel that a release of the key is told on: the low bits of the waiters key, as the
+/// statements have it.
 pub fn channel(key: KeyParameters) -> u8 {
     let low = match waiters(key) {
         KeyParameters::Bigint(number) => number.to_be_bytes()[7],
-        KeyParameters::Pair(high, _) => high.to_be_bytes()[3],
+        KeyParameters::Pair(_, low) => low.to_be_bytes()[3],
     };
     low % CHANNELS
 }
