@@ -5,8 +5,9 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use distlock::{Context, Manager};
+
 use crate::holds::{Figures, Hold, now};
-use crate::raw::RawSession;
 use crate::support::wait_exit;
 use crate::worker::{KEY, Method};
 
@@ -53,20 +54,15 @@ impl Crew {
     }
 
     /// All wait for a key that is held, and each gets it once.
-    pub(crate) fn drained(
-        &mut self,
-        first: &mut RawSession,
-        hold: Duration,
-        figures: &mut Figures,
-    ) {
+    pub(crate) fn drained(&mut self, first: &Manager, hold: Duration, figures: &mut Figures) {
         let request = now();
         // The last release of the round before may still be on its way.
-        first.wait(KEY);
+        let held = first.lock(&Context::background(), KEY).expect("the key, after the last round");
         let grant = now();
         self.order("once", grant + nanos(DRAIN_LIMIT), hold);
         thread::sleep(SETTLE + SETTLE_EACH * self.0.len() as u32);
         let release = now();
-        first.unlock(KEY);
+        held.unlock().expect("it was held");
         let mut holds = vec![Hold { request, grant, release, who: usize::MAX }];
         holds.extend(self.reports());
         figures.add(holds, self.0.len(), (release, u64::MAX));

@@ -97,6 +97,7 @@ fn between_processes(cluster: &TempCluster, scale: &Scale) -> usize {
     let mut overlaps = 0;
     for &processes in scale.sizes {
         let mut raw = RawSession::connect(cluster.port());
+        let first = Manager::connect(cluster.url()).expect("a session");
         let [mut round_trips, mut rested] = [const { Vec::new() }; 2];
         let mut figures = [const { Vec::new() }; 2];
         for figures in &mut figures {
@@ -112,7 +113,7 @@ fn between_processes(cluster: &TempCluster, scale: &Scale) -> usize {
                 crew.looped(scale.block, HOLD, &mut loops[n]);
                 let begin = Instant::now();
                 while begin.elapsed() < scale.block {
-                    crew.drained(&mut raw, HOLD, &mut drains[n]);
+                    crew.drained(&first, HOLD, &mut drains[n]);
                 }
             }
         }
