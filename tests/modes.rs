@@ -85,8 +85,8 @@ fn a_waiter_that_gives_up_lets_the_sharers_behind_it_in() {
     canceler.cancel();
     let error = waiter.join().expect("no panic").expect_err("it was cancelled");
     assert!(error.is_canceled(), "{error}");
-    sharer.join().expect("no panic").expect("nobody keeps it out");
-    behind.join().expect("no panic").expect("nobody keeps it out");
+    let _sharer = sharer.join().expect("no panic").expect("nobody keeps it out");
+    let _behind = behind.join().expect("no panic").expect("nobody keeps it out");
 }
 
 #[test]

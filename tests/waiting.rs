@@ -99,7 +99,8 @@ fn a_holder_that_ends_without_a_word_is_followed_all_the_same() {
     let waiter = wait(&other, 1);
     wait_until("the waiter is registered", LIMIT, || registered(&cluster) == 1);
     let query = "SELECT pg_terminate_backend(l.pid) FROM pg_locks l \
-                 WHERE locktype = 'advisory' AND mode = 'ExclusiveLock' AND objsubid = 1 AND objid = 1";
+                 WHERE locktype = 'advisory' AND mode = 'ExclusiveLock' \
+                 AND objsubid = 1 AND objid = 1";
     cluster.sql().query(query);
     waiter.join().expect("no panic").unlock().expect("it was held");
     assert!(held.context().done().wait_timeout(LIMIT).is_some());

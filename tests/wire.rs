@@ -134,7 +134,7 @@ fn is_as_described(title: &str, message: &BackendMessage<'_>) -> bool {
             )
             | M::BindComplete
             | M::CommandComplete
-            | M::NotificationResponse
+            | M::NotificationResponse { .. }
             | M::ParseComplete,
         ) => title == backend::name(message),
         _ => false,

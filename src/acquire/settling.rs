@@ -1,4 +1,5 @@
-//! A lock that is granted, and kept back until whoever lost it before cannot believe in it any more.
+//! A lock that is granted, and kept back until whoever lost it before cannot believe in it any
+//! more.
 
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;

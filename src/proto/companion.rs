@@ -102,14 +102,14 @@ mod tests {
     #[test]
     fn the_numbers_are_what_they_always_were() {
         let job = KeyParameters::Bigint(4_999_694_984_129_765_468);
-        assert_eq!(waiters(job), KeyParameters::Pair(-1, -1));
-        assert_eq!(gate(job), KeyParameters::Pair(-1, -1));
-        assert_eq!(channel(job), 0);
-        assert_eq!(first_slot(job), 0);
+        assert_eq!(waiters(job), KeyParameters::Pair(-341_966_506, 1_193_948_508));
+        assert_eq!(gate(job), KeyParameters::Pair(-2_136_646_257, 799_031_104));
+        assert_eq!(channel(job), 4);
+        assert_eq!(first_slot(job), -2_741_307_744_326_922_240);
         let pair = KeyParameters::Pair(7, -1);
-        assert_eq!(waiters(pair), KeyParameters::Bigint(-1));
-        assert_eq!(gate(pair), KeyParameters::Bigint(-1));
-        assert_eq!(first_slot(pair), 0);
+        assert_eq!(waiters(pair), KeyParameters::Bigint(-612_356_678_448_558_020));
+        assert_eq!(gate(pair), KeyParameters::Bigint(3_798_843_264_091_836_761));
+        assert_eq!(first_slot(pair), 5_131_209_681_688_317_952);
     }
 
     #[test]

@@ -34,8 +34,8 @@ enum Pending {
     },
     Sync {
         mark: u64,
-        /// Whether its commit failed.
-        failed: bool,
+        /// Whether its commit may fail, which it does once: the batch has done something.
+        may_fail: bool,
     },
 }
 
@@ -87,8 +87,8 @@ impl Ring {
         self.pending.push_back(Pending::Statement { ticket, shape, commits, reply });
     }
 
-    pub(super) fn push_sync(&mut self, mark: u64) {
-        self.pending.push_back(Pending::Sync { mark, failed: false });
+    pub(super) fn push_sync(&mut self, mark: u64, may_fail: bool) {
+        self.pending.push_back(Pending::Sync { mark, may_fail });
     }
 
     /// The mark of the oldest unanswered Sync.
@@ -207,8 +207,10 @@ impl Ring {
                 Ok(Progress::Event(event))
             }
             // The commit failed, once: what the batch did to session-level locks stands.
-            Some(Pending::Sync { failed: failed @ false, .. }) if severity == Severity::Error => {
-                *failed = true;
+            Some(Pending::Sync { may_fail: may_fail @ true, .. })
+                if severity == Severity::Error =>
+            {
+                *may_fail = false;
                 Ok(Progress::Event(Event::CommitFailed { error }))
             }
             // FATAL ends the session; an ERROR that no statement explains is not one we can place.
@@ -222,7 +224,10 @@ impl Ring {
             match pending {
                 Pending::Statement { reply, .. } => *reply = Reply::Skipping,
                 Pending::Parse => {}
-                Pending::Sync { .. } => break,
+                Pending::Sync { may_fail, .. } => {
+                    *may_fail = false;
+                    break;
+                }
             }
         }
     }

@@ -199,14 +199,15 @@ impl Session {
     /// to come first: what prepares a statement must not be skipped because of another one's
     /// failure, and some statements share their Sync with no other.
     pub fn submit(&mut self, statement: &Statement, ticket: u64) -> Result<(), Refused> {
-        // Room is kept for the Sync that has to follow, and for what prepares.
-        if !self.is_ready() || self.ring.room() < 3 || self.outgoing.room() < SUBMIT_ROOM {
-            return Err(Refused::Busy);
-        }
         let definition = statement.definition();
         let is_alone = statement.commits() || definition.index == UNNAMED;
         let bit = 1_u64.checked_shl(definition.index.into()).unwrap_or(0);
         let is_prepared = self.prepared & bit != 0;
+        // Room is kept for the Sync that has to follow.
+        let places = if is_prepared { 2 } else { 3 };
+        if !self.is_ready() || self.ring.room() < places || self.outgoing.room() < SUBMIT_ROOM {
+            return Err(Refused::Busy);
+        }
         let fits = match self.batch {
             Batch::Empty => true,
             Batch::Open => is_prepared && !is_alone,
@@ -244,7 +245,7 @@ impl Session {
             return Err(Refused::Busy);
         }
         frontend::sync(&mut self.outgoing).map_err(|_| Refused::Busy)?;
-        self.ring.push_sync(mark);
+        self.ring.push_sync(mark, self.batch != Batch::Empty);
         self.batch = Batch::Empty;
         Ok(())
     }

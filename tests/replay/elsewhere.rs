@@ -6,9 +6,11 @@ use std::path::Path;
 
 use distlock::proto::authentication::Methods;
 use distlock::proto::buffer::{Full, WriteBuf};
+use distlock::proto::frontend::KeyParameters;
 use distlock::proto::frontend::{self, ProtocolVersion};
 use distlock::proto::handshake::STATEMENTS;
 use distlock::proto::session::{Session, SessionLimits};
+use distlock::proto::statement::Statement;
 use distlock::proto::{probe, rehearsal, settings};
 use distlock::{Config, Context, Error, Key, Manager};
 use zeroize::Zeroizing;
@@ -239,6 +241,8 @@ fn no_text_of_the_user_is_in_a_statement() {
     });
     let mut known: Vec<&str> = vec![probe::IDENTITY, probe::CONFIRMATION, probe::TESTIMONY];
     known.extend(STATEMENTS.iter().map(|(_, query, _)| *query));
+    let release = |key| Statement::Release(key).definition().query;
+    known.extend([KeyParameters::Bigint(0), KeyParameters::Pair(0, 0)].map(release));
     known.extend([10, 12, 14].map(|major| settings::statement(major).0));
     let mut seen = 0;
     for record in records {

@@ -144,7 +144,9 @@ impl Server {
             let value = self.value("release", 0, vec![1]);
             return data_row(&[value]);
         }
-        data_row(&[Some(vec![1])])
+        // A release says in a letter that nobody waits.
+        let releases = self.bound.starts_with(['r', 'c']);
+        data_row(&[Some(if releases { b"q".to_vec() } else { vec![1] })])
     }
 }
 
@@ -206,10 +208,10 @@ impl Good for Server {
             (b'P', name, query) if name.is_empty() => name_of(&query),
             // Only the first of them, whatever their order.
             (b'P', name, _) if name == STATEMENTS[0].0 => Some("prepare"),
-            (b'B', _, name) if name.starts_with('u') => match self.stage {
-                Stage::Prepared if !self.kind.affine => Some("release"),
-                _ => Some("unlock"),
-            },
+            // The marked key is given back in this way.
+            (b'B', _, name) if name.starts_with('u') => Some("release"),
+            // What releases, and what clears up after a failure.
+            (b'B', _, name) if name.starts_with(['r', 'c']) => Some("unlock"),
             (b'B', _, name) if name.starts_with('t') => Some("lock"),
             (b'S', ..) => Some("sync"),
             _ => None,

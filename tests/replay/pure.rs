@@ -11,8 +11,9 @@ use distlock::proto::frontend::{KeyParameters, ProtocolVersion};
 use distlock::proto::handshake::{LockSession, Purpose, Startup};
 use distlock::proto::probe::Question;
 use distlock::proto::rehearsal;
-use distlock::proto::session::{Event, Session, SessionLimits, Statement};
+use distlock::proto::session::{Event, Session, SessionLimits};
 use distlock::proto::settings::{SessionSettings, Transport};
+use distlock::proto::statement::{Statement, Value};
 use zeroize::Zeroizing;
 
 use super::format::{Action, Outcome, Vector};
@@ -292,7 +293,7 @@ impl Replay {
             }
             Some(Action::Try(key)) => Statement::TryLock(KeyParameters::Bigint(key)),
             Some(Action::Unlock) => {
-                Statement::Unlock(KeyParameters::Bigint(self.held.take().expect("a held lock")))
+                Statement::Release(KeyParameters::Bigint(self.held.take().expect("a held lock")))
             }
             None => return false,
         };
@@ -302,7 +303,7 @@ impl Replay {
 
     fn ask(&mut self, statement: Statement) {
         self.asked = Some(statement);
-        self.session.submit(statement, 1).expect("room for one");
+        self.session.submit(&statement, 1).expect("room for one");
         self.session.sync(1).expect("room for its Sync");
     }
 
@@ -374,15 +375,12 @@ impl Replay {
             }
             (Event::Answer { value, .. }, Some(statement)) => {
                 self.asked = None;
-                let is_unlock = matches!(statement, Statement::Unlock(_));
-                // The answer to the unlock after a failed try says nothing; see below.
-                if is_unlock && self.played.answers.last() == Some(&None) {
+                // The answer of what clears up after a failed try says nothing; see below.
+                if matches!(statement, Statement::Clear(_)) {
                     return;
                 }
-                if is_unlock && !value {
-                    self.disagree();
-                }
-                self.played.answers.push(Some(value));
+                let is_granted = matches!(value, Value::Yes | Value::Quiet | Value::Told);
+                self.played.answers.push(Some(is_granted));
             }
             (Event::Failed { .. }, Some(statement)) => {
                 self.asked = None;
@@ -390,9 +388,9 @@ impl Replay {
                     // What failed may have been granted: it is unlocked, as the manager does.
                     Statement::TryLock(key) => {
                         self.played.answers.push(None);
-                        self.ask(Statement::Unlock(key));
+                        self.ask(Statement::Clear(key));
                     }
-                    Statement::Unlock(_) => self.disagree(),
+                    _ => self.disagree(),
                 }
             }
             _ => {}

@@ -4,7 +4,8 @@ use distlock::proto::budget::UNASKED_MESSAGES_MAX;
 use distlock::proto::fault::{Fault, Unsuitable, Violation};
 use distlock::proto::frontend::KeyParameters;
 use distlock::proto::scram::IterationLimits;
-use distlock::proto::session::{Busy, Event, Session, SessionLimits, Statement};
+use distlock::proto::session::{Event, Refused, Session, SessionLimits};
+use distlock::proto::statement::{Statement, Token, Value};
 
 use super::backend::{self, answer, bind_complete, boolean, command_complete, error, ready};
 use super::script::{self, ALL, Script};
@@ -33,11 +34,11 @@ fn events(script: &Script) -> Vec<Event> {
     outcome.events
 }
 
-fn answered(ticket: u32, value: bool) -> Event {
-    Event::Answer { ticket, value }
+fn answered(ticket: u64, value: bool) -> Event {
+    Event::Answer { ticket, value: value.into() }
 }
 
-fn failed_ticket(event: &Event) -> Option<u32> {
+fn failed_ticket(event: &Event) -> Option<u64> {
     match event {
         Event::Failed { ticket, .. } => Some(*ticket),
         _ => None,
@@ -231,10 +232,116 @@ fn a_server_that_becomes_a_standby_is_left_at_any_point() {
 fn an_error_that_no_statement_explains_ends_the_session() {
     let heartbeat = batch(&[]);
     let idle = heartbeat.clone().says(ready(b'I'));
-    let last = batch(&[TRY_LOCK]).says(answer(true));
+    // A commit may fail, but once.
+    let last = batch(&[TRY_LOCK]).says(answer(true)).says(error("40001"));
     let skipping = batch(&[TRY_LOCK, UNLOCK]).says(error("57014"));
     for script in [Script::ready(), heartbeat, idle, last, skipping] {
         assert!(matches!(script.says(error("40001")).fails(), Fault::Server(_)));
+    }
+}
+
+/// What a batch did to locks stands, whatever becomes of its commit.
+#[test]
+fn a_commit_that_fails_is_told_and_the_session_goes_on() {
+    let script = batch(&[TRY_LOCK]).says(answer(true)).says(error("54000")).says(ready(b'I'));
+    let events = events(&script);
+    assert!(
+        matches!(&events[..], [
+        Event::Answer { ticket: 1, .. },
+        Event::CommitFailed { error },
+        Event::Synced { mark: 9 },
+    ] if error.sqlstate == *b"54000"),
+        "{events:?}"
+    );
+}
+
+fn letter(letter: u8) -> Vec<u8> {
+    [bind_complete(), backend::row(&[Some(&[letter])]), command_complete()].concat()
+}
+
+fn parsed() -> Vec<u8> {
+    backend::message(b'1', b"")
+}
+
+#[test]
+fn a_release_says_in_a_letter_whether_others_were_told_and_any_other_ends_the_session() {
+    const RELEASE: Statement = Statement::Release(KeyParameters::Bigint(42));
+    for (byte, value) in [(b'q', Value::Quiet), (b'k', Value::Told)] {
+        let script = batch(&[RELEASE]).says(parsed()).says(letter(byte)).says(ready(b'I'));
+        let answer = Event::Answer { ticket: 1, value };
+        assert_eq!(events(&script), [answer, Event::Synced { mark: 9 }]);
+    }
+    for byte in *b"nxaw\0\x01t" {
+        assert!(malformed(&batch(&[RELEASE]).says(parsed()).says(letter(byte)).fails()));
+    }
+    assert!(malformed(&batch(&[RELEASE]).says(parsed()).says(answer(true)).fails()));
+    assert!(unexpected("BindComplete", &batch(&[RELEASE]).says(letter(b'q')).fails()));
+}
+
+/// Prepared at the first use, at the beginning of a batch: what fails before it must not take it
+/// along.
+#[test]
+fn a_statement_is_prepared_once_and_begins_a_batch_when_it_is() {
+    const RELEASE: Statement = Statement::Release(KeyParameters::Bigint(42));
+    let mut session = Script::ready().session();
+    session.submit(&TRY_LOCK, 1).expect("prepared at the start");
+    assert_eq!(session.submit(&RELEASE, 2), Err(Refused::SyncFirst));
+    session.sync(1).expect("room");
+    session.submit(&RELEASE, 2).expect("at the beginning");
+    session.submit(&RELEASE, 3).expect("prepared now");
+    session.submit(&TRY_LOCK, 4).expect("any other");
+    session.sync(2).expect("room");
+    let parses = session.output().windows(5).filter(|bytes| bytes.starts_with(b"P\0\0\0")).count();
+    assert_eq!(parses, 1);
+}
+
+/// Its commit is what makes it durable.
+#[test]
+fn a_fenced_grant_counts_with_its_sync_and_not_if_that_warns_or_fails() {
+    const FENCE: Statement = Statement::Fence(KeyParameters::Bigint(42));
+    let row = backend::row(&[Some(&9_u64.to_be_bytes()), Some(b"0000000A")]);
+    let granted = || {
+        let reply = [bind_complete(), row.clone(), command_complete()].concat();
+        batch(&[FENCE]).says(parsed()).says(reply)
+    };
+    assert_eq!(events(&granted()), [], "not yet");
+    let value = Value::Token(Some(Token { timeline: 10, lsn: 9 }));
+    let all = events(&granted().says(ready(b'I')));
+    assert_eq!(all, [Event::Answer { ticket: 1, value }, Event::Synced { mark: 9 }]);
+    let fields = b"SWARNING\0VWARNING\0C01000\0Mcanceling wait\0\0";
+    for doubt in [backend::message(b'N', fields), error("57014")] {
+        let all = events(&granted().says(doubt).says(ready(b'I')));
+        assert_eq!(all.iter().find_map(failed_ticket), Some(1), "{all:?}");
+    }
+    for row in [
+        backend::row(&[Some(&[1]), Some(b"0000000A")]),
+        backend::row(&[Some(&[0; 8]), Some(b"A")]),
+        backend::row(&[Some(&[0; 8]), Some(b"+000000A")]),
+        backend::row(&[Some(&[0; 8])]),
+    ] {
+        let script = batch(&[FENCE]).says(parsed()).says(bind_complete()).says(row);
+        assert!(malformed(&script.fails()));
+    }
+    let mut session = Script::ready().session();
+    session.submit(&FENCE, 1).expect("alone");
+    assert_eq!(session.submit(&TRY_LOCK, 2), Err(Refused::SyncFirst), "a Sync of its own");
+}
+
+#[test]
+fn a_notification_of_ours_is_told_with_its_key_and_others_are_passed_over() {
+    let notification = |channel: &str, payload: &str| {
+        let body = [&7_i32.to_be_bytes()[..], channel.as_bytes(), b"\0", payload.as_bytes(), b"\0"];
+        backend::message(b'A', &body.concat())
+    };
+    for (channel, payload, key) in [
+        ("distlock_3", "-5", Some(KeyParameters::Bigint(-5))),
+        ("distlock_0", "1,-2", Some(KeyParameters::Pair(1, -2))),
+        ("distlock_0", "x", None),
+        ("other", "5", None),
+    ] {
+        let told = events(&Script::ready().says(notification(channel, payload)));
+        let wanted = key.map(|key| Event::Notified { process_id: 7, key });
+        assert_eq!(told, Vec::from_iter(wanted), "{channel} {payload}");
     }
 }
 
@@ -318,14 +425,18 @@ fn a_row_that_is_not_one_binary_boolean_is_never_a_grant() {
 #[test]
 fn a_full_ring_is_busy_and_recovers() {
     let mut session = Script::ready().session();
-    let most = u32::try_from(SessionLimits::DEFAULT.in_flight).expect("small");
+    let most = SessionLimits::DEFAULT.in_flight as u64;
     for _ in 0..3 {
         for ticket in 1..most {
-            session.submit(TRY_LOCK, ticket).expect("room in the ring");
+            session.submit(&TRY_LOCK, ticket).expect("room in the ring");
         }
-        assert_eq!(session.submit(TRY_LOCK, 0), Err(Busy), "a place is kept for the Sync");
+        assert_eq!(
+            session.submit(&TRY_LOCK, 0),
+            Err(Refused::Busy),
+            "a place is kept for the Sync"
+        );
         session.sync(1).expect("the place that was kept");
-        assert_eq!(session.sync(2), Err(Busy));
+        assert_eq!(session.sync(2), Err(Refused::Busy));
         assert_eq!(session.tickets().collect::<Vec<_>>(), (1..most).collect::<Vec<_>>());
         assert_eq!(session.oldest_mark(), Some(1));
         session.sent(session.output().len());
@@ -333,7 +444,7 @@ fn a_full_ring_is_busy_and_recovers() {
             script::feed(&mut session, &answer(true));
             assert_eq!(session.poll_event(), Ok(Some(answered(ticket, true))));
         }
-        assert_eq!(session.submit(TRY_LOCK, 0), Ok(()), "answers make room");
+        assert_eq!(session.submit(&TRY_LOCK, 0), Ok(()), "answers make room");
         script::feed(&mut session, &ready(b'I'));
         assert_eq!(session.poll_event(), Ok(Some(Event::Synced { mark: 1 })));
         session.sync(3).expect("room in the ring");
@@ -352,8 +463,8 @@ fn unsent_bytes_are_busy_and_leave_room_for_the_sync() {
     session.sent(session.output().len());
     script::feed(&mut session, &backend::greeting().concat());
     assert_eq!(session.poll_event(), Ok(None));
-    assert_eq!(session.submit(TRY_LOCK, 0), Err(Busy), "before it is ready");
-    assert_eq!(session.sync(0), Err(Busy), "before it is ready");
+    assert_eq!(session.submit(&TRY_LOCK, 0), Err(Refused::Busy), "before it is ready");
+    assert_eq!(session.sync(0), Err(Refused::Busy), "before it is ready");
     let mut last = Ok(None);
     for message in backend::preparation() {
         session.sent(session.output().len());
@@ -361,11 +472,11 @@ fn unsent_bytes_are_busy_and_leave_room_for_the_sync() {
         last = session.poll_event();
     }
     assert!(matches!(last, Ok(Some(Event::Ready(_)))), "{last:?}");
-    let accepted = (0..100).take_while(|ticket| session.submit(TRY_PAIR, *ticket).is_ok()).count();
+    let accepted = (0..100).take_while(|ticket| session.submit(&TRY_PAIR, *ticket).is_ok()).count();
     assert!((10..100).contains(&accepted), "{accepted}");
     session.sync(0).expect("room is kept for it");
     session.sent(session.output().len());
-    session.submit(TRY_PAIR, 100).expect("what was sent makes room");
+    session.submit(&TRY_PAIR, 100).expect("what was sent makes room");
 }
 
 #[test]
@@ -373,6 +484,9 @@ fn after_goodbye_there_is_nothing_more() {
     let mut session = Script::ready().session();
     session.terminate();
     assert_eq!(session.output(), b"X\0\0\0\x04");
-    assert_eq!((session.submit(TRY_LOCK, 1), session.sync(1)), (Err(Busy), Err(Busy)));
+    assert_eq!(
+        (session.submit(&TRY_LOCK, 1), session.sync(1)),
+        (Err(Refused::Busy), Err(Refused::Busy))
+    );
     assert!(session.poll_event().is_err());
 }

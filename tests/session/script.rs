@@ -11,7 +11,8 @@ use distlock::proto::handshake::{LockSession, Purpose, Startup};
 use distlock::proto::probe::Question;
 use distlock::proto::rehearsal;
 use distlock::proto::scram::IterationLimits;
-use distlock::proto::session::{Event, Session, SessionLimits, Statement};
+use distlock::proto::session::{Event, Session, SessionLimits};
+use distlock::proto::statement::Statement;
 use zeroize::Zeroizing;
 
 use super::backend;
@@ -39,7 +40,7 @@ pub(crate) struct Outcome {
 #[derive(Debug, Clone)]
 enum Turn {
     Backend(Vec<u8>),
-    Submit(Statement, u32),
+    Submit(Statement, u64),
     Sync(u64),
 }
 
@@ -110,7 +111,7 @@ impl Script {
         self.says(messages.concat())
     }
 
-    pub(crate) fn submits(mut self, statement: Statement, ticket: u32) -> Self {
+    pub(crate) fn submits(mut self, statement: Statement, ticket: u64) -> Self {
         self.turns.push(Turn::Submit(statement, ticket));
         self
     }
@@ -186,7 +187,7 @@ impl Script {
                     offset += bytes.len();
                 }
                 Turn::Submit(statement, ticket) if outcome.fault.is_none() => {
-                    session.submit(*statement, *ticket).expect("room in the ring");
+                    session.submit(statement, *ticket).expect("room in the ring");
                 }
                 Turn::Sync(mark) if outcome.fault.is_none() => {
                     session.sync(*mark).expect("room in the ring");

@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 use distlock::proto::fault::{AuthFault, Fault, Violation};
 use distlock::proto::frontend::KeyParameters;
 use distlock::proto::handshake::UNKEYED;
-use distlock::proto::session::{Busy, Session, Statement};
+use distlock::proto::session::{Refused, Session};
+use distlock::proto::statement::Statement;
 
 use super::backend::{self, ScramServer, bind_complete, boolean, greeting, preparation, text_row};
 use super::notes::{self, Side};
@@ -177,7 +178,11 @@ fn assert_stays_failed(session: &mut Session, what: &str) {
         assert!(session.poll_event().is_err(), "{what}: {}", bytes[0].escape_ascii());
     }
     assert!(!session.is_ready() && !session.is_deriving(), "{what}");
-    assert_eq!((session.submit(LOCK, 3), session.sync(2)), (Err(Busy), Err(Busy)), "{what}");
+    assert_eq!(
+        (session.submit(&LOCK, 3), session.sync(2)),
+        (Err(Refused::Busy), Err(Refused::Busy)),
+        "{what}"
+    );
 }
 
 #[test]
@@ -245,7 +250,7 @@ fn the_turns_that_are_ours_lead_where_the_table_says() {
     session.derive(u32::MAX).expect("it derives");
     assert_eq!(session.state(), session_in("SaslFinal").state());
     let mut session = session_in("Idle");
-    session.submit(LOCK, 1).expect("room in the ring");
+    session.submit(&LOCK, 1).expect("room in the ring");
     assert_eq!(session.state(), session_in("Statement: BindComplete").state());
     let mut session = session_in("Idle");
     session.sync(1).expect("room in the ring");

@@ -103,13 +103,12 @@ fn while_there_is_no_session_tries_fail_and_waits_wait_for_one() {
     });
     drop(held);
     assert!(all.clone().try_now().expect("answers").is_some());
-    let (waits, taken) = (asked(manager.acquire_all(1..=3)), manager.acquire(1).try_now());
-    drop(taken);
+    let taken = manager.acquire(2).wait().expect("free");
+    let waiting = asked(all.clone());
     manager.close();
+    assert_eq!(taken.context().err(), Some(Cause::ManagerClosed));
+    assert!(block_on(waiting).expect_err("closed").is_closed());
     assert!(all.wait().expect_err("closed").is_closed());
-    if let Err(error) = block_on(waits) {
-        assert!(error.is_closed(), "{error}");
-    }
 }
 
 /// The keys of a set are held by one backend on the server, or the set says that it is lost.

@@ -275,6 +275,11 @@ impl Ledger {
     /// A statement was not run, because one before it in its batch failed: send it again, before
     /// everything that is newer.
     pub(crate) fn skipped(&mut self, op: Op) {
+        if op.kind == OpKind::Enlist && !self.is_still_to_enlist(op.entry) {
+            // It was taken back meanwhile: sent now, it would come behind that.
+            self.finish_op(op);
+            return self.drop_if_unused(op.entry);
+        }
         self.mark_sent(op, false);
         self.outbox.insert(self.resend_at.min(self.outbox.len()), op);
         self.resend_at += 1;
@@ -284,6 +289,16 @@ impl Ledger {
     /// skipped is known only once their Sync is answered.
     pub(crate) fn is_recovering(&self) -> bool {
         self.batch_failed
+    }
+
+    /// Whether a registration that was skipped is still wanted, and no later one is under way.
+    fn is_still_to_enlist(&mut self, entry: u32) -> bool {
+        let state = &mut self.entries[entry as usize];
+        let is_last = state.enlisting == 1;
+        if !is_last || !state.listed {
+            state.enlisting = state.enlisting.saturating_sub(1);
+        }
+        is_last && state.listed
     }
 
     /// A batch is through. If it was not committed as a whole, who was to be notified was not:

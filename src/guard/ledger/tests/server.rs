@@ -182,36 +182,10 @@ impl Server {
                 (None, 2)
             }
             (Statement::Share(key), _) => (Some(self.share(session, key).into()), 0),
-            (Statement::Register(key) | Statement::RegisterShared(key), 0) => {
-                match self.share(session, beside(key).0) {
-                    true => (None, 1),
-                    false => (Some(Value::Probed), 0),
-                }
-            }
-            (Statement::Register(key), 1) | (Statement::Retry(key), 0) => {
-                match self.lock(session, key) {
-                    true => (Some(Value::Granted), 0),
-                    false => (None, 2),
-                }
-            }
-            (Statement::Register(key) | Statement::Retry(key), _) => {
-                match self.lock(session, beside(key).1) {
-                    true => (Some(Value::WaitsGated), 0),
-                    false => (Some(Value::Waits), 0),
-                }
-            }
-            (Statement::RegisterShared(key), 1) => match self.share(session, beside(key).1) {
-                true => (None, 2),
-                false => (Some(Value::Waits), 0),
-            },
-            (Statement::RegisterShared(key), 2) => {
-                assert!(self.unshare(session, beside(key).1));
-                (None, 3)
-            }
-            (Statement::RegisterShared(key), _) => match self.share(session, key) {
-                true => (Some(Value::Granted), 0),
-                false => (Some(Value::Waits), 0),
-            },
+            (
+                Statement::Register(key) | Statement::RegisterShared(key) | Statement::Retry(key),
+                step,
+            ) => self.register(session, statement, key, step),
             (Statement::Fence(key), _) => {
                 let granted = self.lock(session, key);
                 (Some(Value::Token(granted.then(|| self.token()))), 0)
@@ -248,6 +222,48 @@ impl Server {
         };
         self.sessions[session].step = next;
         done
+    }
+
+    /// The statements of waiters.
+    fn register(
+        &mut self,
+        session: usize,
+        statement: &Statement,
+        key: KeyParameters,
+        step: u16,
+    ) -> (Option<Value>, u16) {
+        let (waiters, gate) = (companion::waiters(key), companion::gate(key));
+        match (statement, step) {
+            (Statement::Register(_) | Statement::RegisterShared(_), 0) => {
+                match self.share(session, waiters) {
+                    true => (None, 1),
+                    false => (Some(Value::Probed), 0),
+                }
+            }
+            (Statement::Register(_), 1) | (Statement::Retry(_), 0) => {
+                match self.lock(session, key) {
+                    true => (Some(Value::Granted), 0),
+                    false => (None, 2),
+                }
+            }
+            (Statement::Register(_) | Statement::Retry(_), _) => match self.lock(session, gate) {
+                true => (Some(Value::WaitsGated), 0),
+                false => (Some(Value::Waits), 0),
+            },
+            (Statement::RegisterShared(_), 1) => match self.share(session, gate) {
+                true => (None, 2),
+                false => (Some(Value::Waits), 0),
+            },
+            (Statement::RegisterShared(_), 2) => {
+                assert!(self.unshare(session, gate));
+                (None, 3)
+            }
+            (Statement::RegisterShared(_), _) => match self.share(session, key) {
+                true => (Some(Value::Granted), 0),
+                false => (Some(Value::Waits), 0),
+            },
+            (other, _) => panic!("no model of {other:?}"),
+        }
     }
 
     /// The statements that let go and tell who waits.
