@@ -39,6 +39,7 @@ impl Ledger {
                 self.cleared(entry, sink)?;
             }
             OpKind::Enlist => self.enlisted(entry, value),
+            OpKind::Wake => self.track(entry),
             // Whether it was registered matters to nobody any more.
             _ => {}
         }
@@ -171,15 +172,20 @@ impl Ledger {
         match value {
             Value::Told => {
                 self.rivals.told(state.key, self.now);
-                if self.told.len() < TOLD_MAX {
-                    state.ops += 1;
-                    self.told.push(entry);
-                }
+                self.track(entry);
             }
             Value::Quiet => self.rivals.quiet(state.key),
             _ => return Err(Disagreement),
         }
         Ok(())
+    }
+
+    /// Remembers that waiters of a key are notified with this batch.
+    fn track(&mut self, entry: u32) {
+        if self.told.len() < TOLD_MAX {
+            self.entries[entry as usize].ops += 1;
+            self.told.push(entry);
+        }
     }
 
     fn cleared(&mut self, entry: u32, sink: &mut impl Sink) -> Result<(), Disagreement> {

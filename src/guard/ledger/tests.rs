@@ -388,7 +388,9 @@ fn a_release_that_finds_no_room_to_look_for_waiters_is_one_and_tells_them() {
     let error = Error::Server { sqlstate, message: "out of shared memory".into() };
     ledger.failed(op, error, &mut outcomes).expect("the session goes on");
     assert_eq!(outcomes.done, [ticket(1)]);
+    ledger.synced();
     assert_eq!(answer(&mut ledger, &mut outcomes, true), OpKind::Wake);
+    ledger.synced();
     assert!(ledger.is_empty());
 }
 
