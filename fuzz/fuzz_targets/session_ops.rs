@@ -97,9 +97,9 @@ impl Harness {
         // With bits in both halves and in the sign.
         let key = i64::from(key).wrapping_mul(-0x0123_4567_89ab_cdef);
         let is_ready = self.session.is_ready();
-        let has_room = self.session.output().len() + 192 <= self.limits.write_buffer
+        let has_room = self.session.output().len() + 1024 <= self.limits.write_buffer
             && self.model.unanswered() + 2 <= self.limits.in_flight;
-        let accepted = self.session.submit(statement(kind, key), self.next).is_ok();
+        let accepted = self.session.submit(&statement(kind, key), self.next).is_ok();
         assert_eq!(accepted, is_ready && has_room);
         if accepted {
             self.model.submitted(self.next, kind, key);
@@ -167,7 +167,7 @@ impl Harness {
         assert!(!self.is_clean, "an error without a reason: {fault}");
         self.has_failed = true;
         assert!(!self.session.is_ready() && !self.session.is_deriving());
-        assert!(self.session.submit(statement(0, 0), 0).is_err());
+        assert!(self.session.submit(&statement(0, 0), 0).is_err());
         assert!(self.session.sync(0).is_err());
     }
 

@@ -6,7 +6,7 @@
 #![no_main]
 
 use distlock::proto::session::{Session, SessionLimits};
-use distlock_fuzz::{Input, Trace, ready_session, startup, statement};
+use distlock_fuzz::{Input, Trace, ready_session, startup, any_statement};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
@@ -44,11 +44,18 @@ fn begin(mode: u8, script: &[u8]) -> Session {
         return Session::new(startup(mode), SessionLimits::DEFAULT).expect("a StartupMessage");
     }
     let mut session = ready_session(SessionLimits::DEFAULT);
-    for (number, op) in (0_u32..).zip(script) {
-        match op % 5 {
-            4 => session.sync(u64::from(number)).expect("room for 64"),
-            kind => session.submit(statement(kind, i64::from(*op)), number).expect("room for 64"),
+    for (number, op) in (0_u64..).zip(script) {
+        if *op == 0xff {
+            session.sync(number).expect("room for 64");
+            continue;
+        }
+        let statement = any_statement(*op, i64::from(*op) * -0x0123_4567_89ab_cdef);
+        if session.submit(&statement, number) == Err(Refused::SyncFirst) {
+            session.sync(number).expect("room for 64");
+            session.submit(&statement, number).expect("room for 64");
         }
     }
+    // What was begun is ended, as the callers of a session do.
+    let _ = session.sync(u64::MAX);
     session
 }

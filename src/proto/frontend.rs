@@ -94,7 +94,7 @@ pub enum KeyParameters {
 
 /// Binds parameters to a prepared lock statement, in the unnamed portal; parameters and result
 /// binary. `parameters` writes `count` of them, each as its length and its bytes.
-pub fn bind(
+pub(super) fn bind(
     buf: &mut WriteBuf,
     statement: &str,
     count: usize,

@@ -13,7 +13,7 @@ use super::backend::{self, ScramServer, bind_complete, boolean, greeting, prepar
 use super::notes::{self, Side};
 use super::script::{self, ALL, PASSWORD, Script};
 
-const STATES: [&str; 43] = [
+const STATES: [&str; 44] = [
     "Authenticating",
     "Authenticating, negotiated",
     "SaslContinue",
@@ -57,6 +57,7 @@ const STATES: [&str; 43] = [
     "Statement: CommandComplete",
     "Skipping",
     "Sync",
+    "Commit",
 ];
 
 const LOCK: Statement = Statement::TryLock(KeyParameters::Bigint(42));
@@ -92,7 +93,8 @@ fn session_in(state: &str) -> Session {
         39 => batch().says(bind_complete()),
         40 => batch().says(bind_complete()).says(boolean(true)),
         41 => batch().says(backend::error("57014")),
-        _ => Script::ready().syncs(1),
+        42 => Script::ready().syncs(1),
+        _ => Script::ready().submits(LOCK, 1).syncs(1).says(backend::answer(true)),
     };
     script.session()
 }

@@ -52,32 +52,41 @@ impl Replies<'_> {
         let mut first = 0;
         for batch in script.split_inclusive(|op| op % 5 == 4) {
             let is_closed = batch.last().is_some_and(|op| op % 5 == 4);
-            let tickets = first..first + (batch.len() - usize::from(is_closed)) as u32;
-            first += batch.len() as u32;
-            self.batch(tickets.clone(), is_closed.then_some(u64::from(tickets.end)))?;
+            let tickets = first..first + (batch.len() - usize::from(is_closed)) as u64;
+            first += batch.len() as u64;
+            self.batch(tickets.clone(), is_closed.then_some(tickets.end))?;
         }
         self.next().and_then(out_of_place)
     }
 
-    fn batch(&mut self, tickets: std::ops::Range<u32>, mark: Option<u64>) -> Result<(), End> {
+    fn batch(&mut self, tickets: std::ops::Range<u64>, mark: Option<u64>) -> Result<(), End> {
         for ticket in tickets.clone() {
             if !self.statement(ticket)? {
-                return self.end_of_batch(ticket + 1..tickets.end, mark);
+                return self.end_of_batch(ticket + 1..tickets.end, mark, false);
             }
         }
         match mark {
-            Some(_) => self.end_of_batch(0..0, mark),
+            Some(_) => self.end_of_batch(0..0, mark, !tickets.is_empty()),
             None => Ok(()),
         }
     }
 
-    /// The ReadyForQuery of a batch, of which these statements were not run.
+    /// The ReadyForQuery of a batch, of which these statements were not run. If all were, and there
+    /// is one, its commit may fail.
     fn end_of_batch(
         &mut self,
-        skipped: std::ops::Range<u32>,
+        skipped: std::ops::Range<u64>,
         mark: Option<u64>,
+        may_fail: bool,
     ) -> Result<(), End> {
-        let message = self.next()?;
+        let mut message = self.next()?;
+        if let Message::ErrorResponse(report) = &message {
+            if may_fail && report.kept().severity == Severity::Error {
+                // The commit, once.
+                self.events.push(Event::CommitFailed { error: Box::new(report.kept()) });
+                message = self.next()?;
+            }
+        }
         if message != Message::ReadyForQuery(b'I') {
             return out_of_place(message);
         }
@@ -89,7 +98,7 @@ impl Replies<'_> {
     }
 
     /// The reply to one statement; false when the server reports that it failed.
-    fn statement(&mut self, ticket: u32) -> Result<bool, End> {
+    fn statement(&mut self, ticket: u64) -> Result<bool, End> {
         let mut value = false;
         for expected in [b'2', b'D', b'C'] {
             match (expected, self.next()?) {
@@ -101,7 +110,7 @@ impl Replies<'_> {
                     };
                 }
                 (b'C', Message::CommandComplete { .. }) => {
-                    self.events.push(Event::Answer { ticket, value });
+                    self.events.push(Event::Answer { ticket, value: value.into() });
                 }
                 (_, Message::ErrorResponse(report))
                     if report.kept().severity == Severity::Error =>
@@ -128,7 +137,10 @@ impl Replies<'_> {
                 }
             };
             match message {
-                Message::NotificationResponse { .. } => {}
+                Message::NotificationResponse { process_id, channel, payload } => {
+                    let key = key_told(&payload).filter(|_| channel.starts_with(b"distlock_"));
+                    self.events.extend(key.map(|key| Event::Notified { process_id, key }));
+                }
                 Message::NoticeResponse(report) if report.is_shutdown() => {
                     return Err(End::Server(report.kept()));
                 }
@@ -142,6 +154,17 @@ impl Replies<'_> {
                 message => return Ok(message),
             }
         }
+    }
+}
+
+/// One decimal number, or two with a comma between them, as `str::parse` takes them.
+fn key_told(payload: &[u8]) -> Option<KeyParameters> {
+    let text = String::from_utf8(payload.to_vec()).ok()?;
+    let parts: Vec<&str> = text.splitn(2, ',').collect();
+    match parts[..] {
+        [number] => Some(KeyParameters::Bigint(number.parse().ok()?)),
+        [high, low] => Some(KeyParameters::Pair(high.parse().ok()?, low.parse().ok()?)),
+        _ => None,
     }
 }
 

@@ -13,7 +13,7 @@ pub enum Pending {
     /// A statement.
     Statement {
         /// Its number.
-        ticket: u32,
+        ticket: u64,
     },
     /// A Sync.
     Sync {
@@ -61,7 +61,7 @@ impl Model {
     }
 
     /// A statement was accepted.
-    pub fn submitted(&mut self, ticket: u32, kind: u8, key: i64) {
+    pub fn submitted(&mut self, ticket: u64, kind: u8, key: i64) {
         self.waiting.push_back((Pending::Statement { ticket }, false));
         let mut body = vec![0];
         body.extend_from_slice(STATEMENTS[usize::from(kind)].0.as_bytes());
@@ -116,12 +116,28 @@ impl Model {
 
     /// An event: it must be the next one, and the server's bytes must say so.
     pub fn happened(&mut self, event: &Event) {
+        match event {
+            // Asynchronous, and answers nothing; see `next_reply`.
+            Event::Notified { .. } => return,
+            Event::CommitFailed { .. } => {
+                let (pending, is_doomed) = self.waiting.front().expect("an event for nothing");
+                assert!(matches!(pending, Pending::Sync { .. }) && !is_doomed);
+                assert_eq!(self.next_reply().0, b'E');
+                return;
+            }
+            _ => {}
+        }
         let (pending, is_doomed) = self.waiting.pop_front().expect("an event for nothing");
         match (event, pending) {
             (Event::Answer { ticket: told, value }, Pending::Statement { ticket }) => {
                 assert!(*told == ticket && !is_doomed);
                 assert_eq!(self.next_reply(), (b'2', vec![]));
-                let row = (b'D', vec![0, 1, 0, 0, 0, 1, u8::from(*value)]);
+                let value = match value {
+                    Value::Yes => 1,
+                    Value::No => 0,
+                    other => panic!("{other:?} in answer to a boolean"),
+                };
+                let row = (b'D', vec![0, 1, 0, 0, 0, 1, value]);
                 assert_eq!(self.next_reply(), row, "not the bytes of this answer");
                 assert_eq!(self.next_reply().0, b'C');
             }

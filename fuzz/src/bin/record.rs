@@ -151,12 +151,12 @@ impl Connection {
     }
 
     fn submit(&mut self, script: &[u8]) {
-        for (number, op) in (0_u32..).zip(script) {
+        for (number, op) in (0_u64..).zip(script) {
             match op % 5 {
-                4 => self.session.sync(u64::from(number)).expect("room"),
+                4 => self.session.sync(number).expect("room"),
                 kind => {
                     let statement = statement(kind, i64::from(*op));
-                    self.session.submit(statement, number).expect("room");
+                    self.session.submit(&statement, number).expect("room");
                 }
             }
         }

@@ -233,7 +233,8 @@ pub(super) const TAKE_SLOT: &str = "SELECT coalesce((SELECT s FROM generate_seri
      WHERE CASE WHEN get_bit($5, s) = 0 THEN pg_try_advisory_lock($1 + s) ELSE false END \
      LIMIT 1), -1)";
 pub(super) const REGISTER_SLOTS: &str = "SELECT CASE \
-     WHEN NOT pg_try_advisory_lock_shared($2, $3) THEN -2 ELSE coalesce((SELECT s FROM generate_series(0, $4 - 1) s \
+     WHEN NOT pg_try_advisory_lock_shared($2, $3) THEN -2 \
+     ELSE coalesce((SELECT s FROM generate_series(0, $4 - 1) s \
      WHERE CASE WHEN get_bit($5, s) = 0 THEN pg_try_advisory_lock($1 + s) ELSE false END \
      LIMIT 1), -1) END";
 pub(super) const CLEAR_SLOTS: &str = concat!(
