@@ -52,10 +52,7 @@ fn sharers_of_all_managers_hold_at_once_and_nobody_has_it_alone_meanwhile() {
 fn who_waits_to_have_a_key_alone_keeps_new_sharers_out_everywhere() {
     let (one, two, three, key) = (manager(), manager(), manager(), unique_key());
     let first = share(&one, key).expect("it is free");
-    let waiter = {
-        let two = two.clone();
-        thread::spawn(move || two.acquire(key).timeout(LIMIT).wait())
-    };
+    let waiter = thread::spawn(move || two.acquire(key).timeout(LIMIT).wait());
     // The gate is closed once the waiter has registered.
     wait_until("new sharers are refused", LIMIT, || share(&three, key).is_none());
     assert!(share(&one, key).is_none(), "also where the key is shared");
@@ -74,14 +71,8 @@ fn a_waiter_that_gives_up_lets_the_sharers_behind_it_in() {
     let (ctx, canceler) = Context::background().with_cancel();
     let waiter = thread::spawn(move || two.acquire(key).context(&ctx).wait());
     wait_until("new sharers are refused", LIMIT, || share(&three, key).is_none());
-    let sharer = {
-        let three = three.clone();
-        thread::spawn(move || three.acquire(key).shared().timeout(LIMIT).wait())
-    };
-    let behind = {
-        let one = one.clone();
-        thread::spawn(move || one.acquire(key).shared().timeout(LIMIT).wait())
-    };
+    let sharer = thread::spawn(move || three.acquire(key).shared().timeout(LIMIT).wait());
+    let behind = thread::spawn(move || one.acquire(key).shared().timeout(LIMIT).wait());
     canceler.cancel();
     let error = waiter.join().expect("no panic").expect_err("it was cancelled");
     assert!(error.is_canceled(), "{error}");

@@ -33,7 +33,7 @@ struct Harness {
     limits: SessionLimits,
     model: Model,
     server: Server,
-    next: u32,
+    next: u64,
     /// Whether the server has kept to the protocol and we to the order of calls.
     is_clean: bool,
     has_failed: bool,
@@ -109,7 +109,7 @@ impl Harness {
     }
 
     fn sync(&mut self) {
-        let mark = u64::from(self.next);
+        let mark = self.next;
         let is_ready = self.session.is_ready();
         let accepted = self.session.sync(mark).is_ok();
         assert!(is_ready || !accepted);

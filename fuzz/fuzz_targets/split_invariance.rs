@@ -5,8 +5,8 @@
 //! so many lengths of pieces, used in turn; then what the server sends.
 #![no_main]
 
-use distlock::proto::session::{Session, SessionLimits};
-use distlock_fuzz::{Input, Trace, ready_session, startup, any_statement};
+use distlock::proto::session::{Refused, Session, SessionLimits};
+use distlock_fuzz::{Input, Trace, any_statement, ready_session, startup};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

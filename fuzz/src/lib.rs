@@ -155,10 +155,9 @@ pub fn any_statement(kind: u8, key: i64) -> Statement {
     let [a, b, c, d, e, f, g, h] = key.to_be_bytes();
     let number = match kind & 0x80 {
         0 => KeyParameters::Bigint(key),
-        _ => KeyParameters::Pair(
-            i32::from_be_bytes([a, b, c, d]),
-            i32::from_be_bytes([e, f, g, h]),
-        ),
+        _ => {
+            KeyParameters::Pair(i32::from_be_bytes([a, b, c, d]), i32::from_be_bytes([e, f, g, h]))
+        }
     };
     let slots = Slots { first: key & !0x3ff, count: u16::from(h) + 1, held: [g; SLOT_BYTES] };
     match kind & 0x7f {

@@ -3,6 +3,7 @@
 
 use distlock::proto::fault::{Fault, Unsuitable, Violation};
 use distlock::proto::fields::{ServerError, Severity};
+use distlock::proto::frontend::KeyParameters;
 use distlock::proto::session::Event;
 use distlock_fuzz::reference::{Message, Outcome, Refusal, parse};
 

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 
 use distlock::proto::handshake::STATEMENTS;
 use distlock::proto::session::Event;
+use distlock::proto::statement::Value;
 use distlock_fuzz::{data_row, message};
 
 /// What is unanswered.
@@ -45,7 +46,7 @@ impl Model {
     }
 
     /// The unanswered statements.
-    pub fn tickets(&self) -> impl Iterator<Item = u32> + '_ {
+    pub fn tickets(&self) -> impl Iterator<Item = u64> + '_ {
         self.waiting.iter().filter_map(|(pending, _)| match pending {
             Pending::Statement { ticket } => Some(*ticket),
             Pending::Sync { .. } => None,
