@@ -45,11 +45,14 @@ fn begin(mode: u8, script: &[u8]) -> Session {
     }
     let mut session = ready_session(SessionLimits::DEFAULT);
     for (number, op) in (0_u64..).zip(script) {
-        if *op == 0xff {
+        let (space, op) = (op & 0x80, op & 0x7f);
+        if op % 5 == 4 {
             session.sync(number).expect("room for 64");
             continue;
         }
-        let statement = any_statement(*op, i64::from(*op) * -0x0123_4567_89ab_cdef);
+        // The kinds without a gap.
+        let key = i64::from(op).wrapping_mul(-0x0123_4567_89ab_cdef);
+        let statement = any_statement(space | (op - op / 5), key);
         if session.submit(&statement, number) == Err(Refused::SyncFirst) {
             session.sync(number).expect("room for 64");
             session.submit(&statement, number).expect("room for 64");

@@ -315,9 +315,9 @@ impl Core {
         self.ledger.active()
     }
 
-    /// How many requests wait in a queue.
-    pub(crate) fn waiting(&self) -> u32 {
-        self.ledger.waiting()
+    /// Whether anybody waits for what is held here.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.ledger.is_wanted()
     }
 
     /// The slots whose statements are in flight, oldest first.

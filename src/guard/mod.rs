@@ -38,7 +38,7 @@ mod witness;
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 #[cfg(test)]
 use std::sync::mpsc::Receiver;
 use std::sync::mpsc::sync_channel;
@@ -85,8 +85,8 @@ pub(crate) struct Shared {
     drives: AtomicU64,
     pokers: Box<[std::task::Waker]>,
     rhythm: Rhythm,
-    /// Requests that wait for a key, as of the last turn.
-    waiting: AtomicU32,
+    /// Whether anybody waits for a key that is held here, as of the last turn.
+    wanted: AtomicBool,
     sleeps_until: AtomicU64,
     /// About the server of the latest session.
     warning: Mutex<Option<Warning>>,
@@ -205,7 +205,7 @@ fn build(
         drives: AtomicU64::new(0),
         pokers: seat::pokers(this, requests),
         rhythm: Rhythm::new(),
-        waiting: AtomicU32::new(0),
+        wanted: AtomicBool::new(false),
         sleeps_until: AtomicU64::new(Time::NEVER.as_nanos()),
         warning: Mutex::new(None),
         thread_waker: waker,

@@ -7,7 +7,8 @@
 //!
 //! * after [`STREAK`] releases in a row that were each followed by a request within
 //!   [`FOLLOWS_WITHIN`],
-//! * while nobody in this process waits for a lock, and
+//! * while nobody in this process waits for a lock, and no release of the last second had to notify
+//!   another process, and
 //! * while the guard's thread stands aside and looks at the queue every
 //!   [`STAND_ASIDE`](super::STAND_ASIDE): that bounds the delay of the one release that ends such a
 //!   burst, and ends the streak.

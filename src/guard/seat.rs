@@ -228,7 +228,7 @@ impl Drive for Shared {
         // the queue afterwards, and finds it.
         let rides = self.rhythm.released(Time::now())
             && self.watch.is(ASIDE)
-            && self.waiting.load(Ordering::SeqCst) == 0;
+            && !self.wanted.load(Ordering::SeqCst);
         if !rides {
             self.kick();
         }

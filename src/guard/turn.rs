@@ -106,7 +106,7 @@ impl Guard {
         // Written after every lost lock was marked, so that a new session's lease covers none of
         // them; the order is what `Node::cause_now` relies on (I8).
         shared.lease_until.store(self.core.lease_until().as_nanos(), Ordering::Release);
-        shared.waiting.store(self.core.waiting(), Ordering::SeqCst);
+        shared.wanted.store(self.core.is_wanted(), Ordering::SeqCst);
     }
 
     /// When the next turn is due at the latest.

@@ -347,8 +347,15 @@ impl Ledger {
     }
 
     /// How many requests wait in a queue.
+    #[cfg(test)]
     pub(crate) fn waiting(&self) -> u32 {
         self.waiting
+    }
+
+    /// Whether anybody here waits, or somebody elsewhere did a moment ago: then no release is put
+    /// off.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.waiting > 0 || self.rivals.any(self.now)
     }
 
     /// The slot that a statement in flight will answer.

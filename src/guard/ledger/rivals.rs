@@ -21,16 +21,28 @@ pub(super) const WANTED_FOR: Duration = Duration::from_secs(1);
 pub(super) struct Rivals {
     hasher: KeyHasher,
     places: [Option<(Key, Time)>; PLACES],
+    /// When the latest release of any key has notified others.
+    latest: Time,
 }
 
 impl Rivals {
     pub(super) fn new(seed: u64) -> Self {
-        Self { hasher: KeyHasher::new(seed.rotate_left(8)), places: [None; PLACES] }
+        Self {
+            hasher: KeyHasher::new(seed.rotate_left(8)),
+            places: [None; PLACES],
+            latest: Time::ZERO,
+        }
     }
 
     /// A release has notified others.
     pub(super) fn told(&mut self, key: Key, now: Time) {
         *self.place(key) = Some((key, now));
+        self.latest = now;
+    }
+
+    /// Whether a release of any key has notified others not long ago.
+    pub(super) fn any(&self, now: Time) -> bool {
+        self.latest > Time::ZERO && now.since(self.latest) < WANTED_FOR
     }
 
     /// A release has found nobody who waits.
