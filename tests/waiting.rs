@@ -3,7 +3,7 @@
 mod support;
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use distlock::{Lock, Manager};
 use support::{TempCluster, pg_locks_advisory, wait_until};
@@ -32,6 +32,7 @@ fn a_registered_waiter_asks_nothing_until_it_is_notified() {
     let cluster = TempCluster::builder().setting("log_statement", "all").start();
     let (holder, other) = (connect(&cluster), connect(&cluster));
     let held = holder.acquire(1).try_now().expect("an answer").expect("it is free");
+    let begin = Instant::now();
     let waiter = wait(&other, 1);
     wait_until("the waiter is registered", LIMIT, || registered(&cluster) == 1);
     let asked = |log: &str| log.matches("advisory_lock($1)").count();
@@ -44,9 +45,11 @@ fn a_registered_waiter_asks_nothing_until_it_is_notified() {
     // A pause, not a race: whatever comes in it would be a poll.
     thread::sleep(Duration::from_millis(200));
     let polls = asked(&cluster.log()) - before;
+    // It looks after the end of holders each half second at the most, on however slow a machine.
+    let most = 1 + begin.elapsed().as_millis() as usize / 500;
     held.unlock().expect("it was held");
     waiter.join().expect("no panic").unlock().expect("it was held");
-    assert!(polls <= 1, "{polls} statements while waiting, of which one may be the registration");
+    assert!(polls <= most, "{polls} statements while waiting; one may be the registration");
     assert!(cluster.log().contains("pg_notify"), "the release tells");
 }
 
@@ -78,7 +81,7 @@ fn a_release_notifies_on_the_channel_that_the_waiter_listens_to() {
 
 #[test]
 fn a_release_that_nobody_waits_for_notifies_nobody() {
-    let cluster = TempCluster::start();
+    let cluster = TempCluster::builder().setting("autovacuum", "off").start();
     let manager = connect(&cluster);
     let xid = || cluster.sql().value("SELECT pg_current_xact_id()").expect("an xid");
     let before: u64 = xid().parse().expect("a number");
