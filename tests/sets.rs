@@ -167,6 +167,9 @@ fn a_free_set_is_one_batch_with_one_sync_and_so_is_its_release() {
     relay.said();
     let keys = 0..MANY as i64;
     let asked = || manager.acquire_all(keys.clone());
+    // The statement of a release is prepared at its first use.
+    asked().wait().expect("free").unlock().expect("it was held");
+    relay.said();
     for _ in 0..20 {
         let set = asked().wait().expect("free");
         assert_eq!(relay.said(), one_batch(MANY), "wait");

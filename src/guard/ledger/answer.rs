@@ -29,6 +29,8 @@ impl Ledger {
             OpKind::Release | OpKind::ReleaseShared | OpKind::ReleaseSlot(_) => {
                 self.released(op, value, sink)?;
             }
+            OpKind::Unlock if value == Value::Yes => self.released(op, Value::Quiet, sink)?,
+            OpKind::Unlock => return Err(Disagreement),
             OpKind::Downgrade => {
                 self.note_told(entry, value)?;
                 self.downgraded(entry, sink)?;
@@ -246,12 +248,24 @@ impl Ledger {
             self.settle(entry);
             return Ok(());
         }
+        let is_denied = error.sqlstate().is_some_and(|state| state.as_str() == "42501");
         let want = self.attempted(entry).map_or(Want::Exclusive, |request| request.want);
         let state = &mut self.entries[entry as usize];
         match (op.kind, &state.attempt) {
             (kind, Attempt::Trying { ticket, .. }) if kind.is_try() => {
                 state.attempt = Attempt::Reconciling { ticket: *ticket, error: Some(error) };
                 self.push_op(Op::new(OpKind::Clear(want), entry));
+                Ok(())
+            }
+            // Permissions are looked at before anything is run, so the key is still held. It goes
+            // back in the plain way, in the place of the release.
+            (OpKind::Release, _) if is_denied => {
+                state.ops += 1;
+                self.outbox.insert(
+                    self.resend_at.min(self.outbox.len()),
+                    Op { kind: OpKind::Unlock, ..op },
+                );
+                self.resend_at += 1;
                 Ok(())
             }
             // Without room in the server's lock table it can release, but not look whether

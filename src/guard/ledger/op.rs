@@ -24,6 +24,8 @@ pub(crate) enum OpKind {
     Token,
     /// Release an exclusive hold; anything but a release is a broken invariant.
     Release,
+    /// Release an exclusive hold without a look for waiters, which this role may not take.
+    Unlock,
     /// Release the last shared hold.
     ReleaseShared,
     /// Release a slot.
@@ -85,6 +87,7 @@ impl Op {
             OpKind::Unlisten => (17, 0),
             OpKind::Knock => (18, 0),
             OpKind::Unknock => (19, 0),
+            OpKind::Unlock => (20, 0),
         };
         u64::from(self.entry) << 32 | u64::from(detail) << 16 | u64::from(self.tells) << 8 | kind
     }
@@ -112,7 +115,8 @@ impl Op {
             16 => OpKind::Listen,
             17 => OpKind::Unlisten,
             18 => OpKind::Knock,
-            _ => OpKind::Unknock,
+            19 => OpKind::Unknock,
+            _ => OpKind::Unlock,
         };
         Self { kind, tells: number >> 8 & 1 == 1, entry: (number >> 32) as u32 }
     }
@@ -150,6 +154,7 @@ impl Ledger {
             }
             (OpKind::Retry, _) => Statement::Retry(key),
             (OpKind::Release, _) => Statement::Release(key),
+            (OpKind::Unlock, _) => Statement::Unlock(key),
             (OpKind::ReleaseShared, _) => Statement::ReleaseShared(key),
             (OpKind::ReleaseSlot(slot), _) => {
                 Statement::ReleaseSlot(self.first_slot(op.entry), slot)
