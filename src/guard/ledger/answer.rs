@@ -240,13 +240,7 @@ impl Ledger {
             _ => error,
         };
         if op.kind == OpKind::Knock {
-            self.push_op(Op::new(OpKind::Unknock, entry));
-            let ticket = self.entries[entry as usize].attempt.ticket().ok_or(Disagreement)?;
-            self.end_attempt(entry);
-            self.conclude(ticket, sink, |sink| sink.failed(ticket, error));
-            self.advance(entry, sink);
-            self.settle(entry);
-            return Ok(());
+            return self.knock_failed(entry, error, sink);
         }
         let is_denied = error.sqlstate().is_some_and(|state| state.as_str() == "42501");
         let want = self.attempted(entry).map_or(Want::Exclusive, |request| request.want);
@@ -290,6 +284,22 @@ impl Ledger {
             }
             _ => Err(Disagreement),
         }
+    }
+
+    /// What it may have left at the gate is taken back; the key itself it has not touched.
+    fn knock_failed(
+        &mut self,
+        entry: u32,
+        error: Error,
+        sink: &mut impl Sink,
+    ) -> Result<(), Disagreement> {
+        self.push_op(Op::new(OpKind::Unknock, entry));
+        let ticket = self.entries[entry as usize].attempt.ticket().ok_or(Disagreement)?;
+        self.end_attempt(entry);
+        self.conclude(ticket, sink, |sink| sink.failed(ticket, error));
+        self.advance(entry, sink);
+        self.settle(entry);
+        Ok(())
     }
 
     /// A statement was not run, because one before it in its batch failed: send it again, before
