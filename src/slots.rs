@@ -230,6 +230,10 @@ impl Slots {
         if board.closed {
             return Err(Error::Closed);
         }
+        // Returned from here, the waker is dropped after the lock is let go: it is foreign code.
+        if board.free.is_empty() {
+            return Err(Error::TooManyRequests { limit: self.limit });
+        }
         let ticket = self.put(&mut board, request, Some(waiter));
         ticket.ok_or(Error::TooManyRequests { limit: self.limit })
     }
@@ -453,3 +457,6 @@ fn wake(mut state: MutexGuard<'_, Slot>) {
         None => {}
     }
 }
+
+#[cfg(test)]
+mod tests;
