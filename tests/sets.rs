@@ -184,7 +184,9 @@ fn a_free_set_is_one_batch_with_one_sync_and_so_is_its_release() {
             said == one_batch(MANY)
         });
         // Sent is not yet done. Who asked before it is would wait, and be told of the release.
-        wait_until("the releases are done", LIMIT, || pg_locks_advisory(&mut cluster.sql()) == []);
+        wait_until("the releases are done", LIMIT, || {
+            pg_locks_advisory(&mut cluster.sql()).is_empty()
+        });
         let taken = lock(&direct, 7);
         assert!(asked().try_now().expect("answers").is_none());
         let mut said = String::new();
