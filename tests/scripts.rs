@@ -1,5 +1,5 @@
 //! Random scripts: four threads that try, wait, give up, are cancelled, poll and drop, release and
-//! keep what they like, on five keys and two managers, against a real server. After each script,
+//! keep locks of every form, one or several, on five keys and two managers, against a real server. After each script,
 //! what the managers' locks say is what `pg_locks` shows; then all is released, and nothing is
 //! left.
 //!
@@ -9,8 +9,9 @@
 //! * `DISTLOCK_SCRIPTS`: how many scripts, 10,000 if it is not set.
 //! * `DISTLOCK_SCRIPT`: a seed, as a failure prints it; it is played that many times.
 //!
-//! `forms` has the ways to ask for a lock, and is where a new one goes; `rooms` proves that holders
-//! exclude each other; `worker` plays one thread's part.
+//! `forms` has the ways to ask for a lock, and is where a new one goes; `traces` has what each looks
+//! like in `pg_locks`; `rooms` proves that holders exclude each other; `worker` plays one thread's
+//! part.
 
 mod support;
 
@@ -20,6 +21,10 @@ mod forms;
 mod plan;
 #[path = "scripts/rooms.rs"]
 mod rooms;
+#[path = "scripts/tally.rs"]
+mod tally;
+#[path = "scripts/traces.rs"]
+mod traces;
 #[path = "scripts/worker.rs"]
 mod worker;
 
@@ -29,9 +34,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use distlock::{Config, Context, Manager};
-use forms::{KEYS, Trace, advisory_locks};
+use forms::{Form, KEYS};
 use plan::{Plan, THREADS};
-use support::{Sql, TempCluster, pg_locks_advisory, unique_key, wait_until};
+use support::{TempCluster, wait_until};
+use tally::Event;
+use traces::{Observer, Trace, expected};
 use worker::{Held, Report, Worker, World};
 
 /// How many scripts are played if nothing else is asked for.
@@ -52,7 +59,7 @@ fn after_any_script_the_locks_say_what_the_server_says_and_nothing_is_left() {
     println!("{scripts} scripts in {:.1?}: {:?}", begin.elapsed(), stage.world.tally);
     // That the scripts do what they are for.
     if scripts >= SCRIPTS && one.is_none() {
-        assert_eq!(stage.world.tally.never(), Vec::<&str>::new());
+        assert_eq!(stage.world.tally.never(), Vec::<(Event, Form)>::new());
     }
 }
 
@@ -68,7 +75,7 @@ struct Stage {
     pids: [i32; 2],
     parts: Vec<Sender<Arc<Plan>>>,
     reports: Receiver<Report>,
-    observer: Sql,
+    observer: Observer,
     _cluster: TempCluster,
 }
 
@@ -86,18 +93,13 @@ impl Drop for Named<'_> {
 impl Stage {
     fn new() -> Self {
         let cluster = TempCluster::start();
-        let mut observer = cluster.sql();
         // The second manager releases a lock as soon as its requester's context is done.
         let managers = [false, true].map(|release_on_cancel| {
             let config: Config = cluster.url().parse().expect("a URL");
             Manager::connect(config.release_on_cancel(release_on_cancel)).expect("a session")
         });
-        let pids = [&managers[0], &managers[1]].map(|manager| {
-            let key = unique_key();
-            let _lock = manager.acquire(key).wait().expect("free");
-            let held = pg_locks_advisory(&mut observer);
-            held.iter().find(|(locked, _)| *locked == key).expect("it is held").1
-        });
+        let mut observer = Observer::new(cluster.sql(), &managers[0]);
+        let pids = [&managers[0], &managers[1]].map(|manager| observer.pid_of(manager));
         let world = Arc::new(World::new(managers));
         let (report, reports) = channel();
         let parts = (0..THREADS).map(|number| {
@@ -129,20 +131,16 @@ impl Stage {
         // All threads are at rest. What a deadline is about to release has to be gone first,
         // without a look at the context: that would see to it.
         for lock in held.iter().filter(|lock| lock.is_released_by_time()) {
-            wait_until("the release at the deadline", HANG, || !lock.handle.is_held());
+            wait_until("the release at the deadline", HANG, || lock.handle.is_gone());
         }
         self.settle();
-        let mut expected = Vec::new();
         for lock in &held {
             let is_held = lock.handle.is_held();
             assert_eq!(is_held, !lock.may_be_gone(), "what the lock of {:?} says", lock.ask);
-            if is_held {
-                let pid = self.pids[lock.ask.manager];
-                expected.extend(lock.ask.traces(pid));
-            }
         }
-        expected.sort();
-        assert_eq!(advisory_locks(&mut self.observer), expected, "pg_locks, and the locks");
+        let still_held = held.iter().filter(|lock| lock.handle.is_held());
+        let shown = expected(still_held.map(|lock| (lock.ask, self.pids[lock.ask.manager])));
+        assert_eq!(self.observer.traces(), shown, "pg_locks, and the locks");
 
         let mut ending = plan.ending.clone();
         while !held.is_empty() {
@@ -150,7 +148,7 @@ impl Stage {
             self.world.let_go(lock, ending.below(2) == 0);
         }
         self.settle();
-        assert_eq!(advisory_locks(&mut self.observer), Vec::<Trace>::new(), "all is released");
+        assert_eq!(self.observer.traces(), Vec::<Trace>::new(), "all is released");
         assert!(self.world.rooms.are_empty(), "somebody is still in");
     }
 

@@ -1,14 +1,14 @@
-//! The ways to ask for a lock, and what each looks like on the server.
+//! The ways to ask for a lock, and what each looks like to who asks.
 //!
 //! A new way is a variant of [`Form`] with an arm in each of its methods; one that gives back
-//! something else than a [`Lock`] is a variant of [`Handle`], too.
+//! something else than a [`Lock`] is a variant of [`Handle`], too. What each looks like on the
+//! server is in `traces`.
 
-use std::collections::BTreeSet;
-use std::sync::OnceLock;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
 
-use distlock::{Acquire, Context, Error, Key, Lock, Manager};
-
-use crate::support::Sql;
+use distlock::{Acquire, AcquireAll, Context, Error, Key, Lock, LockSet, Manager, Token};
 
 /// What the scripts are about: keys of both spaces, two of which have the same bits.
 pub(crate) const KEYS: [Key; 5] = [
@@ -20,42 +20,82 @@ pub(crate) const KEYS: [Key; 5] = [
 ];
 
 /// How a lock is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Form {
     /// By its key alone.
     Plain,
+    /// With a fencing token.
+    Fenced,
+    /// To be shared.
+    Shared,
+    /// As one of the [`slots`] of the key.
+    Slots,
+    /// With so many of the keys that follow it, as a set.
+    Set(usize),
 }
 
 impl Form {
     /// What a script may choose from, as often as it is listed.
-    pub(crate) const ALL: [Self; 1] = [Self::Plain];
+    pub(crate) const CHOICE: [Self; 8] = [
+        Self::Plain,
+        Self::Plain,
+        Self::Fenced,
+        Self::Shared,
+        Self::Shared,
+        Self::Slots,
+        Self::Set(1),
+        Self::Set(3),
+    ];
 
-    /// The request, without a context and a time limit.
-    fn asked(self, manager: &Manager, key: Key) -> Acquire {
+    /// The places that are taken by who asks for it in this way.
+    pub(crate) fn places(self, key: usize) -> Vec<Place> {
         match self {
-            Self::Plain => manager.acquire(key),
-        }
-    }
-
-    /// The keys that are locked, as places in [`KEYS`], when this one is asked for.
-    pub(crate) fn keys(self, key: usize) -> Vec<usize> {
-        match self {
-            Self::Plain => vec![key],
+            Self::Plain | Self::Fenced | Self::Shared => vec![Place::Key(key)],
+            Self::Slots => vec![Place::Slot(key)],
+            Self::Set(more) => (key..=key + more).map(|key| Place::Key(key % KEYS.len())).collect(),
         }
     }
 
     /// Whether it may be held while the others are.
-    pub(crate) fn admits(self, others: &[Self]) -> bool {
+    pub(crate) fn admits(self, place: Place, others: &[Self]) -> bool {
         match self {
-            Self::Plain => others.is_empty(),
+            Self::Plain | Self::Fenced | Self::Set(_) => others.is_empty(),
+            Self::Shared => others.iter().all(|other| *other == Self::Shared),
+            Self::Slots => others.len() < slots(place.key()) as usize,
         }
     }
 
+    /// Whether it can be made a shared one.
+    pub(crate) fn can_be_downgraded(self) -> bool {
+        matches!(self, Self::Plain | Self::Fenced)
+    }
+
     /// The mode that `pg_locks` shows.
-    fn mode(self) -> &'static str {
+    pub(crate) fn mode(self) -> &'static str {
         match self {
-            Self::Plain => "ExclusiveLock",
+            Self::Shared => "ShareLock",
+            Self::Plain | Self::Fenced | Self::Slots | Self::Set(_) => "ExclusiveLock",
         }
+    }
+}
+
+/// How many hold the counted lock of a key at the most: one, two or three.
+pub(crate) fn slots(key: usize) -> u32 {
+    1 + key as u32 % 3
+}
+
+/// What is locked; the number is that of one of [`KEYS`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Place {
+    Key(usize),
+    /// One of its slots, which one does not matter.
+    Slot(usize),
+}
+
+impl Place {
+    pub(crate) fn key(self) -> usize {
+        let (Self::Key(key) | Self::Slot(key)) = self;
+        key
     }
 }
 
@@ -63,101 +103,127 @@ impl Form {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ask {
     pub(crate) manager: usize,
-    /// A place in [`KEYS`].
+    /// The number of one of [`KEYS`].
     pub(crate) key: usize,
     pub(crate) form: Form,
 }
 
 impl Ask {
-    pub(crate) fn of(self, managers: &[Manager; 2]) -> Acquire {
-        self.form.asked(&managers[self.manager], KEYS[self.key])
+    pub(crate) fn of(self, managers: &[Manager; 2]) -> Request {
+        let manager = &managers[self.manager];
+        let one = manager.acquire(KEYS[self.key]);
+        match self.form {
+            Form::Plain => Request::One(one),
+            Form::Fenced => Request::One(one.fenced()),
+            Form::Shared => Request::One(one.shared()),
+            Form::Slots => Request::One(one.slots(slots(self.key))),
+            Form::Set(_) => {
+                let keys = self.places().into_iter().map(|place| KEYS[place.key()]);
+                Request::All(manager.acquire_all(keys))
+            }
+        }
     }
 
-    pub(crate) fn keys(self) -> Vec<usize> {
-        self.form.keys(self.key)
-    }
-
-    /// What `pg_locks` shows while it is held by the backend.
-    pub(crate) fn traces(self, pid: i32) -> impl Iterator<Item = Trace> {
-        let mode = self.form.mode();
-        self.keys().into_iter().map(move |key| Trace { key, pid, mode: mode.to_owned() })
+    pub(crate) fn places(self) -> Vec<Place> {
+        self.form.places(self.key)
     }
 }
 
-/// A lock that was granted.
+/// A request for one lock or for a set.
+pub(crate) enum Request {
+    One(Acquire),
+    All(AcquireAll),
+}
+
+/// What became of a request.
+pub(crate) type Answer = Result<Option<Handle>, Error>;
+/// A request that is awaited.
+pub(crate) type Asking = Pin<Box<dyn Future<Output = Answer>>>;
+
+impl Request {
+    pub(crate) fn context(self, context: &Context) -> Self {
+        match self {
+            Self::One(one) => Self::One(one.context(context)),
+            Self::All(all) => Self::All(all.context(context)),
+        }
+    }
+
+    pub(crate) fn timeout(self, span: Duration) -> Self {
+        match self {
+            Self::One(one) => Self::One(one.timeout(span)),
+            Self::All(all) => Self::All(all.timeout(span)),
+        }
+    }
+
+    pub(crate) fn try_now(self) -> Answer {
+        match self {
+            Self::One(one) => Ok(one.try_now()?.map(Handle::One)),
+            Self::All(all) => Ok(all.try_now()?.map(Handle::All)),
+        }
+    }
+
+    pub(crate) fn wait(self) -> Answer {
+        match self {
+            Self::One(one) => Ok(Some(Handle::One(one.wait()?))),
+            Self::All(all) => Ok(Some(Handle::All(all.wait()?))),
+        }
+    }
+
+    pub(crate) fn into_asking(self, waits: bool) -> Asking {
+        match (self, waits) {
+            (Self::One(one), true) => Box::pin(async { Ok(Some(Handle::One(one.await?))) }),
+            (Self::One(one), false) => {
+                Box::pin(async { Ok(one.try_async().await?.map(Handle::One)) })
+            }
+            (Self::All(all), true) => Box::pin(async { Ok(Some(Handle::All(all.await?))) }),
+            (Self::All(all), false) => {
+                Box::pin(async { Ok(all.try_async().await?.map(Handle::All)) })
+            }
+        }
+    }
+}
+
+/// What was granted.
 #[derive(Debug)]
 pub(crate) enum Handle {
     One(Lock),
-}
-
-impl From<Lock> for Handle {
-    fn from(lock: Lock) -> Self {
-        Self::One(lock)
-    }
+    All(LockSet),
 }
 
 impl Handle {
     pub(crate) fn is_held(&self) -> bool {
         match self {
             Self::One(lock) => lock.is_held(),
+            Self::All(set) => set.is_held(),
+        }
+    }
+
+    /// Whether nothing of it is held any more.
+    pub(crate) fn is_gone(&self) -> bool {
+        match self {
+            Self::One(lock) => !lock.is_held(),
+            Self::All(set) => !set.iter().any(Lock::is_held),
         }
     }
 
     pub(crate) fn context(&self) -> &Context {
         match self {
             Self::One(lock) => lock.context(),
+            Self::All(set) => set.context(),
+        }
+    }
+
+    pub(crate) fn token(&self) -> Option<Token> {
+        match self {
+            Self::One(lock) => lock.token(),
+            Self::All(_) => None,
         }
     }
 
     pub(crate) fn unlock(self) -> Result<(), Error> {
         match self {
             Self::One(lock) => lock.unlock(),
+            Self::All(set) => set.unlock(),
         }
     }
-}
-
-/// One advisory lock on the server.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Trace {
-    /// A place in [`KEYS`].
-    key: usize,
-    pid: i32,
-    mode: String,
-}
-
-/// What of the keys is locked, as `pg_locks` has it (manual: view-pg-locks), in its order.
-pub(crate) fn advisory_locks(sql: &mut Sql) -> Vec<Trace> {
-    static STATEMENT: OnceLock<String> = OnceLock::new();
-    let statement = STATEMENT.get_or_init(|| {
-        let places: BTreeSet<String> = KEYS.into_iter().map(|key| place(key).join(",")).collect();
-        let places: Vec<String> = places.into_iter().map(|place| format!("({place})")).collect();
-        format!(
-            "SELECT objsubid, classid::bigint, objid::bigint, pid, mode FROM pg_locks \
-             WHERE locktype = 'advisory' AND granted \
-             AND (objsubid, classid::bigint, objid::bigint) IN ({})",
-            places.join(",")
-        )
-    });
-    let rows = sql.query(statement);
-    let mut found: Vec<Trace> = rows
-        .into_iter()
-        .map(|row| {
-            let mut row: Vec<String> = row.into_iter().map(Option::unwrap_or_default).collect();
-            let mode = row.pop().unwrap_or_default();
-            let pid = row.pop().and_then(|pid| pid.parse().ok()).expect("a pid");
-            let key = KEYS.iter().position(|key| place(*key).as_slice() == row);
-            Trace { key: key.expect("one of the keys"), pid, mode }
-        })
-        .collect();
-    found.sort();
-    found
-}
-
-/// objsubid, classid and objid of a key; the latter two are unsigned.
-fn place(key: Key) -> [String; 3] {
-    let (kind, high, low) = match key {
-        Key::Bigint(key) => (1, (key >> 32) as u32, key as u32),
-        Key::Pair(high, low) => (2, high as u32, low as u32),
-    };
-    [kind.to_string(), high.to_string(), low.to_string()]
 }

@@ -32,6 +32,8 @@ pub(crate) enum Step {
     /// Asks for what is held already, by the same manager; releases that, and awaits the other one
     /// for a time.
     ReleaseWhileWaiting { which: u64, polls: u64, unlocks: bool, limit: Duration },
+    /// Makes an exclusive lock a shared one, and waits for the answer; takes a set apart.
+    Change(u64),
     /// Releases, and waits for the answer.
     Unlock(u64),
     /// Releases, and does not.
@@ -80,14 +82,14 @@ impl Random {
 
     fn step(&mut self) -> Step {
         let which = self.below(1 << 32);
-        match self.below(16) {
+        match self.below(18) {
             0 | 1 => Step::Try(self.ask()),
             2 => Step::LockFor(self.ask(), self.span()),
             3 => Step::LockUnder(self.ask(), self.span()),
             4 | 5 => Step::LockCancelable(self.ask(), self.span()),
             6 => Step::CancelOf(self.below(THREADS as u64) as usize),
             7 | 8 => {
-                let (ask, polls) = (self.ask(), self.below(4));
+                let (ask, polls) = (self.ask(), self.below(5));
                 let waits = self.below(3) > 0;
                 Step::PollAndDrop { ask, polls, pause: self.pause(), waits }
             }
@@ -102,6 +104,7 @@ impl Random {
             }
             13 => Step::Unlock(which),
             14 => Step::Drop(which),
+            15 | 16 => Step::Change(which),
             _ => Step::KeepContext(which),
         }
     }
@@ -110,7 +113,7 @@ impl Random {
         let keys = KEYS.len() as u64;
         // Some keys are asked for more often than others.
         let key = self.below(keys).min(self.below(keys)) as usize;
-        let form = Form::ALL[self.below(Form::ALL.len() as u64) as usize];
+        let form = Form::CHOICE[self.below(Form::CHOICE.len() as u64) as usize];
         Ask { manager: self.below(2) as usize, key, form }
     }
 

@@ -1,10 +1,12 @@
-//! Who believes to be alone with a key, and whether he is.
+//! Who believes to have a key, and whether those who are with him may be.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use crate::forms::{Ask, Form, KEYS};
+use distlock::Token;
+
+use crate::forms::{Ask, Form, KEYS, Place};
 
 /// From when on a lock may be gone under its holder: with `Config::release_on_cancel`, from just
 /// before its requester's context is cancelled, or has its deadline.
@@ -31,44 +33,71 @@ struct Mark {
     term: Term,
 }
 
-/// One room for each key.
+/// One room for each key, and one for its slots.
 #[derive(Debug, Default)]
 pub(crate) struct Rooms {
-    rooms: [Mutex<Vec<Mark>>; KEYS.len()],
+    keys: [Mutex<Room>; KEYS.len()],
+    slots: [Mutex<Room>; KEYS.len()],
     last: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Room {
+    marks: Vec<Mark>,
+    /// The largest fencing token so far.
+    token: Option<Token>,
 }
 
 impl Rooms {
     /// After a grant. Panics if somebody is in who must not be; gives the number to leave by.
-    pub(crate) fn enter(&self, ask: Ask, term: &Term) -> u64 {
+    pub(crate) fn enter(&self, ask: Ask, term: &Term, token: Option<Token>) -> u64 {
         let number = self.last.fetch_add(1, Ordering::SeqCst) + 1;
-        for key in ask.keys() {
-            let mut room = self.room(key);
+        assert_eq!(token.is_some(), ask.form == Form::Fenced, "{ask:?} has {token:?}");
+        for place in ask.places() {
+            let mut room = self.room(place);
             // Looked at with the room locked: if the next holder is in already, then our term was
             // over before he came.
             if !term.is_over() {
-                let others = room.iter().filter(|mark| !mark.term.is_over());
+                let others = room.marks.iter().filter(|mark| !mark.term.is_over());
                 let others: Vec<Form> = others.map(|mark| mark.form).collect();
-                assert!(ask.form.admits(&others), "{ask:?} is granted while {room:?} are in");
+                let is_admitted = ask.form.admits(place, &others);
+                assert!(is_admitted, "{ask:?} is granted while {room:?} are in");
+                let is_newer = token.is_none_or(|token| room.token.is_none_or(|it| it < token));
+                assert!(is_newer, "{ask:?} has {token:?} after {:?}", room.token);
+                room.token = token.or(room.token);
             }
-            room.push(Mark { number, form: ask.form, term: term.clone() });
+            room.marks.push(Mark { number, form: ask.form, term: term.clone() });
         }
         number
     }
 
+    /// Before a lock is made a shared one: others may share it from now on.
+    pub(crate) fn share(&self, ask: Ask, number: u64) {
+        for place in ask.places() {
+            for mark in self.room(place).marks.iter_mut().filter(|mark| mark.number == number) {
+                mark.form = Form::Shared;
+            }
+        }
+    }
+
     /// Before the release.
     pub(crate) fn leave(&self, ask: Ask, number: u64) {
-        for key in ask.keys() {
-            self.room(key).retain(|mark| mark.number != number);
+        for place in ask.places() {
+            self.room(place).marks.retain(|mark| mark.number != number);
         }
     }
 
     pub(crate) fn are_empty(&self) -> bool {
-        (0..KEYS.len()).all(|key| self.room(key).is_empty())
+        let mut places = (0..KEYS.len()).flat_map(|key| [Place::Key(key), Place::Slot(key)]);
+        places.all(|place| self.room(place).marks.is_empty())
     }
 
-    fn room(&self, key: usize) -> MutexGuard<'_, Vec<Mark>> {
+    fn room(&self, place: Place) -> MutexGuard<'_, Room> {
+        let room = match place {
+            Place::Key(key) => &self.keys[key],
+            Place::Slot(key) => &self.slots[key],
+        };
         // A holder that should not have been let in has said so.
-        self.rooms[key].lock().unwrap_or_else(PoisonError::into_inner)
+        room.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -2,20 +2,19 @@
 
 use std::any::Any;
 use std::collections::VecDeque;
-use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context as TaskContext, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use distlock::{Acquire, Canceler, Cause, Context, Error, Manager};
+use distlock::{Canceler, Cause, Context, Lock, Manager};
 
-use crate::forms::{Ask, Handle};
+use crate::forms::{Answer, Ask, Asking, Form, Handle, KEYS};
 use crate::plan::{Plan, Step, THREADS};
 use crate::rooms::{Rooms, Term};
+use crate::tally::{Event, Tally};
 
 /// What the threads share.
 #[derive(Debug)]
@@ -34,49 +33,6 @@ struct Scope {
     canceled: Arc<AtomicBool>,
 }
 
-/// How often what came of it.
-#[derive(Debug, Default)]
-pub(crate) struct Tally {
-    granted: AtomicU32,
-    refused: AtomicU32,
-    out_of_time: AtomicU32,
-    canceled_waiting: AtomicU32,
-    canceled_held: AtomicU32,
-    dropped_pending: AtomicU32,
-    granted_to_a_poll: AtomicU32,
-    granted_after_own_release: AtomicU32,
-    unlocked: AtomicU32,
-    dropped: AtomicU32,
-    gone_under_the_holder: AtomicU32,
-    contexts_kept: AtomicU32,
-}
-
-fn count(counter: &AtomicU32) {
-    counter.fetch_add(1, Ordering::Relaxed);
-}
-
-impl Tally {
-    /// What has never come of it.
-    pub(crate) fn never(&self) -> Vec<&'static str> {
-        let all = [
-            ("granted", &self.granted),
-            ("refused", &self.refused),
-            ("out_of_time", &self.out_of_time),
-            ("canceled_waiting", &self.canceled_waiting),
-            ("canceled_held", &self.canceled_held),
-            ("dropped_pending", &self.dropped_pending),
-            ("granted_to_a_poll", &self.granted_to_a_poll),
-            ("granted_after_own_release", &self.granted_after_own_release),
-            ("unlocked", &self.unlocked),
-            ("dropped", &self.dropped),
-            ("gone_under_the_holder", &self.gone_under_the_holder),
-            ("contexts_kept", &self.contexts_kept),
-        ];
-        let never = all.into_iter().filter(|(_, counter)| counter.load(Ordering::Relaxed) == 0);
-        never.map(|(name, _)| name).collect()
-    }
-}
-
 impl World {
     pub(crate) fn new(managers: [Manager; 2]) -> Self {
         Self {
@@ -90,11 +46,11 @@ impl World {
     /// Releases a lock. One that is gone already is as good as released by its holder.
     pub(crate) fn let_go(&self, held: Held, unlocks: bool) {
         if held.may_be_gone() {
-            count(&self.tally.gone_under_the_holder);
+            self.tally.count(Event::GoneUnderTheHolder, held.ask.form);
         } else {
             assert!(held.handle.is_held() || held.may_be_gone(), "{:?} is lost", held.ask);
             if held.handle.context().is_done() {
-                count(&self.tally.canceled_held);
+                self.tally.count(Event::CanceledHeld, held.ask.form);
             }
         }
         // Not of all: a context that somebody has is not used again for another lock.
@@ -102,19 +58,50 @@ impl World {
         self.rooms.leave(held.ask, held.number);
         match unlocks {
             true => {
-                count(&self.tally.unlocked);
+                self.tally.count(Event::Unlocked, held.ask.form);
                 held.handle.unlock().expect("held until now");
             }
             false => {
-                count(&self.tally.dropped);
+                self.tally.count(Event::Dropped, held.ask.form);
                 drop(held.handle);
             }
         }
         assert!(context.is_none_or(|context| context.is_done()), "{:?} is released", held.ask);
     }
+
+    /// Makes an exclusive lock a shared one, or a set its locks.
+    fn change(&self, held: Held) -> Vec<Held> {
+        let Held { mut ask, handle, term, number } = held;
+        match handle {
+            Handle::One(mut lock) => {
+                let form = ask.form;
+                if form.can_be_downgraded() {
+                    self.rooms.share(ask, number);
+                    ask.form = Form::Shared;
+                }
+                match lock.downgrade() {
+                    Ok(()) if form.can_be_downgraded() => self.tally.count(Event::Downgraded, form),
+                    // It stays what it is.
+                    Ok(()) => {}
+                    Err(error) => assert!(term.is_over(), "{ask:?}, {form:?} before: {error}"),
+                }
+                vec![Held { ask, handle: Handle::One(lock), term, number }]
+            }
+            Handle::All(set) => {
+                self.tally.count(Event::Split, ask.form);
+                let one = |lock: Lock| {
+                    let key = KEYS.iter().position(|key| *key == lock.key());
+                    let ask = Ask { key: key.expect("it was asked for"), form: Form::Plain, ..ask };
+                    let (handle, term) = (Handle::One(lock), term.clone());
+                    Held { ask, handle, term, number }
+                };
+                set.into_iter().map(one).collect()
+            }
+        }
+    }
 }
 
-/// A lock that a thread holds.
+/// What a thread holds.
 #[derive(Debug)]
 pub(crate) struct Held {
     pub(crate) ask: Ask,
@@ -138,9 +125,6 @@ impl Held {
 
 /// What a thread has at the end of its part, or the text of its panic.
 pub(crate) type Report = Result<Vec<Held>, String>;
-
-type Answer = Result<Option<Handle>, Error>;
-type Asking = Pin<Box<dyn Future<Output = Answer>>>;
 
 /// Counts its calls, and unparks its thread.
 struct Bell {
@@ -200,11 +184,11 @@ impl Worker {
         match step {
             Step::Try(ask) => {
                 let answer = ask.of(&self.world.managers).try_now();
-                self.answered(ask, Term::default(), answer.map(|lock| lock.map(Handle::from)));
+                self.answered(ask, Term::default(), answer);
             }
             Step::LockFor(ask, span) => {
                 let answer = ask.of(&self.world.managers).timeout(span).wait();
-                self.answered(ask, Term::default(), answer.map(|lock| Some(lock.into())));
+                self.answered(ask, Term::default(), answer);
             }
             Step::LockUnder(ask, span) => self.lock_under(ask, span),
             Step::LockCancelable(ask, span) => self.lock_cancelable(ask, span),
@@ -219,10 +203,10 @@ impl Worker {
                 let mut asking = self.asking(ask, waits);
                 match self.poll(&mut asking, polls, pause) {
                     Some(answer) => {
-                        count(&self.world.tally.granted_to_a_poll);
+                        self.world.tally.count(Event::GrantedToAPoll, ask.form);
                         self.answered(ask, Term::default(), answer);
                     }
-                    None => count(&self.world.tally.dropped_pending),
+                    None => self.world.tally.count(Event::DroppedPending, ask.form),
                 }
             }
             Step::PollAndKeep { ask, polls, pause } => {
@@ -240,11 +224,19 @@ impl Worker {
             Step::ReleaseWhileWaiting { which, polls, unlocks, limit } => {
                 self.release_while_waiting(which, polls, unlocks, limit);
             }
+            Step::Change(which) => {
+                if let Some(place) = self.place(which) {
+                    let held = self.held.swap_remove(place);
+                    let changed = self.world.change(held);
+                    self.held.extend(changed);
+                }
+            }
             Step::Unlock(which) => self.let_go(which, true),
             Step::Drop(which) => self.let_go(which, false),
             Step::KeepContext(which) => {
                 if let Some(place) = self.place(which) {
-                    count(&self.world.tally.contexts_kept);
+                    let form = self.held[place].ask.form;
+                    self.world.tally.count(Event::ContextKept, form);
                     self.contexts.push_back((self.held[place].handle.context().clone(), None));
                 }
             }
@@ -258,7 +250,7 @@ impl Worker {
         let answer = ask.of(&self.world.managers).context(&context).wait();
         let deadline = self.releases_on_cancel(ask).then_some(deadline);
         let term = Term { deadline, ..Term::default() };
-        self.answered(ask, term, answer.map(|lock| Some(lock.into())));
+        self.answered(ask, term, answer);
     }
 
     fn lock_cancelable(&mut self, ask: Ask, span: Duration) {
@@ -269,7 +261,7 @@ impl Worker {
         let answer = ask.of(&self.world.managers).context(&context).timeout(span).wait();
         let canceled = self.releases_on_cancel(ask).then_some(canceled);
         let term = Term { canceled, ..Term::default() };
-        self.answered(ask, term, answer.map(|lock| Some(lock.into())));
+        self.answered(ask, term, answer);
     }
 
     fn releases_on_cancel(&self, ask: Ask) -> bool {
@@ -283,25 +275,21 @@ impl Worker {
         let early = self.poll(&mut asking, polls, Duration::ZERO);
         let held = &self.held[place];
         if early.is_some() {
-            let both = ask.form.admits(&[ask.form]);
+            let both = ask.places().into_iter().all(|place| ask.form.admits(place, &[ask.form]));
             assert!(both || held.may_be_gone(), "{ask:?} was granted twice");
         }
         self.let_go(which, unlocks);
         match early {
             Some(answer) => self.answered(ask, Term::default(), answer),
             None if self.await_for(ask, asking, limit) => {
-                count(&self.world.tally.granted_after_own_release);
+                self.world.tally.count(Event::GrantedAfterOwnRelease, ask.form);
             }
             None => {}
         }
     }
 
     fn asking(&self, ask: Ask, waits: bool) -> Asking {
-        let asked: Acquire = ask.of(&self.world.managers);
-        match waits {
-            true => Box::pin(async { asked.await.map(|lock| Some(lock.into())) }),
-            false => Box::pin(async { Ok(asked.try_async().await?.map(Handle::from)) }),
-        }
+        ask.of(&self.world.managers).into_asking(waits)
     }
 
     /// Polls so often, and after each time but the last gives the waker time to be called.
@@ -334,7 +322,7 @@ impl Worker {
             match end.checked_duration_since(Instant::now()) {
                 Some(left) => thread::park_timeout(left),
                 None => {
-                    count(&self.world.tally.dropped_pending);
+                    self.world.tally.count(Event::DroppedPending, ask.form);
                     return false;
                 }
             }
@@ -342,20 +330,21 @@ impl Worker {
     }
 
     fn answered(&mut self, ask: Ask, term: Term, answer: Answer) {
-        let tally = &self.world.tally;
         match answer {
             Ok(Some(handle)) => {
-                count(&tally.granted);
-                let number = self.world.rooms.enter(ask, &term);
+                self.world.tally.count(Event::Granted, ask.form);
+                let number = self.world.rooms.enter(ask, &term, handle.token());
                 let held = Held { ask, handle, term, number };
                 // Asked in this order: what was not over afterwards was not before.
                 let is_held = held.handle.is_held();
                 assert!(is_held || held.may_be_gone(), "{ask:?} was granted and is not held");
                 self.held.push(held);
             }
-            Ok(None) => count(&tally.refused),
-            Err(error) if error.is_timeout() => count(&tally.out_of_time),
-            Err(error) if error.is_canceled() => count(&tally.canceled_waiting),
+            Ok(None) => self.world.tally.count(Event::Refused, ask.form),
+            Err(error) if error.is_timeout() => self.world.tally.count(Event::OutOfTime, ask.form),
+            Err(error) if error.is_canceled() => {
+                self.world.tally.count(Event::CanceledWaiting, ask.form)
+            }
             Err(error) => panic!("{ask:?}: {error}"),
         }
     }

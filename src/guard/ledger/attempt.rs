@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::tables::{Attempt, End, Held};
+use super::tables::{Attempt, End, Held, Request};
 use super::{Ledger, Op, OpKind, Sink, Terms};
 use crate::error::Error;
 use crate::slots::{HoldId, Mode, Ticket, Want, Wish};
@@ -55,14 +55,18 @@ impl Ledger {
     /// Whether a try makes sense: nothing here excludes it.
     pub(super) fn is_open(&self, entry: u32, want: Want) -> bool {
         let state = &self.entries[entry as usize];
-        state.attempt.is_none()
-            && state.retry_at.is_none()
-            && match (state.held, want) {
-                (Held::Nothing, _) => true,
-                (Held::Slots, Want::Slot(count)) => state.holders < u32::from(count),
-                (Held::Shared, Want::Shared) => !state.downgrading,
-                _ => false,
-            }
+        state.attempt.is_none() && state.retry_at.is_none() && self.leaves_room(entry, want)
+    }
+
+    /// Whether a request may have it beside what the session has.
+    fn leaves_room(&self, entry: u32, want: Want) -> bool {
+        let state = &self.entries[entry as usize];
+        match (state.held, want) {
+            (Held::Nothing, _) => true,
+            (Held::Slots, Want::Slot(count)) => state.holders < u32::from(count),
+            (Held::Shared, Want::Shared) => !state.downgrading,
+            _ => false,
+        }
     }
 
     /// Whether a request that does not want to wait may see what becomes of the try that is under
@@ -75,6 +79,13 @@ impl Ledger {
             && is_plural(wish.want)
             && self.attempted(entry).is_some_and(|request| is_plural(request.want))
             && tail.is_none_or(|last| last.mode == Mode::Try)
+    }
+
+    /// Whether a request that does not want to wait went along with a try which has left nothing
+    /// for it.
+    fn is_left_out(&self, entry: u32, request: &Request) -> bool {
+        let is_through = self.entries[entry as usize].attempt.is_none();
+        is_through && request.mode == Mode::Try && !self.leaves_room(entry, request.want)
     }
 
     // ----- trying -----
@@ -123,6 +134,9 @@ impl Ledger {
             } else if self.is_open(entry, wish.want) && !self.waits_for_release(entry) {
                 self.dequeue(ticket.slot);
                 self.begin_try(entry, ticket, sink);
+            } else if self.is_left_out(entry, request) {
+                self.dequeue(ticket.slot);
+                self.conclude(ticket, sink, |sink| sink.refused(ticket));
             } else {
                 return;
             }

@@ -327,6 +327,14 @@ impl World {
         }
     }
 
+    /// Who does not want to wait has an answer.
+    fn check_no_try_waits(&self) {
+        for Peer { ledger, .. } in &self.peers {
+            let waits = |request: &&Request| request.entry != NONE && request.mode == Mode::Try;
+            assert_eq!(ledger.requests.iter().find(waits).map(|request| request.want), None);
+        }
+    }
+
     /// Who is registered waits for what others have, and for nothing else.
     fn check_no_lost_wake_up(&self) {
         for (peer, state) in self.peers.iter().enumerate() {
@@ -404,6 +412,7 @@ fn no_wake_up_is_lost_however_releases_and_registrations_interleave() {
                 world.step(false);
             }
             world.come_to_rest();
+            world.check_no_try_waits();
             world.check_no_lost_wake_up();
         }
         world.end();
