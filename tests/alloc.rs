@@ -9,8 +9,12 @@
 mod support;
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::future::{Future, IntoFuture};
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::task::{self, Waker};
+use std::thread;
 use std::time::Duration;
 
 use distlock::{Context, Manager};
@@ -118,29 +122,98 @@ fn a_cycle_allocates_nothing() {
         let refused = support::block_on_with(&waker, manager.acquire(2).try_async());
         assert!(refused.expect("an answer").is_none());
     });
-    total += hand_over(&manager, &background);
+    total += given_up(&manager, &waker);
+    let third = Manager::connect(cluster.url()).expect("a third session");
+    total += notified(&manager, &other, &third);
+    total += hand_over("to a waiting thread", &manager, &manager);
+    total += hand_over("to a waiting thread of another manager", &manager, &other);
     assert_eq!(total, 0, "allocations per {CYCLES} cycles of each kind");
 }
 
+/// Requests for a key that is taken, which end without it.
+fn given_up(manager: &Manager, waker: &Waker) -> u64 {
+    let moment = Duration::from_micros(200);
+    let mut total = count("waited for until the time was up", || {
+        let error = manager.acquire(2).timeout(moment).wait().expect_err("it is taken");
+        assert!(error.is_timeout(), "{error}");
+    });
+    total += count("awaited until the time was up", || {
+        let waiting = manager.acquire(2).timeout(moment);
+        let error = support::block_on_with(waker, waiting).expect_err("it is taken");
+        assert!(error.is_timeout(), "{error}");
+    });
+    total += count("awaited and dropped", || {
+        let mut waiting = pin!(manager.acquire(2).into_future());
+        assert!(waiting.as_mut().poll(&mut task::Context::from_waker(waker)).is_pending());
+        // So that it has reached the server.
+        let refused = manager.acquire(3).try_now().expect("an answer");
+        drop(refused.expect("it is free"));
+    });
+    // What can be cancelled is made for it, and watched by the request: that is not counted.
+    let made = count("(granted under a context of its own)", || {
+        let (context, canceler) = Context::background().with_cancel();
+        drop(manager.acquire(3).context(&context).wait().expect("it is free"));
+        canceler.cancel();
+    });
+    let all = count("(under a context of its own) awaited and cancelled", || {
+        let (context, canceler) = Context::background().with_cancel();
+        let mut waiting = pin!(manager.acquire(2).context(&context).into_future());
+        assert!(waiting.as_mut().poll(&mut task::Context::from_waker(waker)).is_pending());
+        canceler.cancel();
+        let error = support::block_on_with(waker, waiting).expect_err("it is taken");
+        assert!(error.is_canceled(), "{error}");
+    });
+    total + all.saturating_sub(made)
+}
+
+/// One manager waits for what another one has, and is notified of the release. A third one finds
+/// out that it waits: then sharers are kept out.
+fn notified(holder: &Manager, waiter: &Manager, third: &Manager) -> u64 {
+    with_partner(waiter, |ask, told| {
+        count("notified of a release elsewhere", || {
+            let lock = holder.acquire(1).shared().wait().expect("it is released");
+            ask.send(()).expect("the thread listens");
+            while let Some(lock) = third.acquire(1).shared().try_now().expect("an answer") {
+                drop(lock);
+            }
+            drop(lock);
+            told.recv_timeout(HANG).expect("the thread gets it");
+        })
+    })
+}
+
 /// Two threads hand one key to and fro.
-fn hand_over(manager: &Manager, background: &Context) -> u64 {
+fn hand_over(name: &str, one: &Manager, other: &Manager) -> u64 {
+    with_partner(other, |ask, told| {
+        count(&format!("handed over {name}"), || {
+            let lock = one.acquire(1).wait().expect("it is handed over");
+            ask.send(()).expect("the thread listens");
+            thread::yield_now();
+            drop(lock);
+            told.recv_timeout(HANG).expect("the thread gets it");
+        })
+    })
+}
+
+/// Nothing here takes this long; a cycle that hangs fails instead.
+const HANG: Duration = Duration::from_secs(60);
+
+/// With a thread that locks the key, and tells when it has, each time it is asked to.
+fn with_partner(
+    manager: &Manager,
+    test: impl FnOnce(&SyncSender<()>, &Receiver<()>) -> u64,
+) -> u64 {
     let (ask, asked) = sync_channel::<()>(1);
     let (tell, told) = sync_channel::<()>(1);
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         scope.spawn(move || {
             while asked.recv().is_ok() {
-                let lock = manager.lock(background, 1).expect("it is handed over");
+                let lock = manager.acquire(1).wait().expect("it is handed over");
                 tell.send(()).expect("the test listens");
                 drop(lock);
             }
         });
-        let allocations = count("handed over to a waiting thread", || {
-            let lock = manager.lock(background, 1).expect("it is handed over");
-            ask.send(()).expect("the thread listens");
-            std::thread::yield_now();
-            drop(lock);
-            told.recv_timeout(Duration::from_secs(10)).expect("the thread gets it");
-        });
+        let allocations = test(&ask, &told);
         drop(ask);
         allocations
     })
