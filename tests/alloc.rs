@@ -9,8 +9,12 @@
 mod support;
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::sync_channel;
+use std::future::{Future, IntoFuture};
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex};
+use std::task::{self, Waker};
+use std::thread;
 use std::time::Duration;
 
 use distlock::{Context, Manager};
@@ -49,17 +53,24 @@ const WARM_UP: u32 = 500;
 const CYCLES: u32 = 2_000;
 
 /// Runs the cycle until it is warm, then counts.
-fn count(name: &str, mut cycle: impl FnMut()) -> u64 {
+fn count(name: &str, cycle: impl FnMut()) -> u64 {
+    count_of(name, CYCLES, cycle)
+}
+
+/// Of cycles that take longer, fewer are enough.
+const LONG_CYCLES: u32 = CYCLES / 4;
+
+fn count_of(name: &str, cycles: u32, mut cycle: impl FnMut()) -> u64 {
     for _ in 0..WARM_UP {
         cycle();
     }
     let before = (ALLOCATIONS.load(Ordering::SeqCst), BYTES.load(Ordering::SeqCst));
-    for _ in 0..CYCLES {
+    for _ in 0..cycles {
         cycle();
     }
     let allocations = ALLOCATIONS.load(Ordering::SeqCst) - before.0;
     let bytes = BYTES.load(Ordering::SeqCst) - before.1;
-    println!("{name}: {allocations} allocations, {bytes} bytes in {CYCLES} cycles");
+    println!("{name}: {allocations} allocations, {bytes} bytes in {cycles} cycles");
     allocations
 }
 
@@ -118,30 +129,123 @@ fn a_cycle_allocates_nothing() {
         let refused = support::block_on_with(&waker, manager.acquire(2).try_async());
         assert!(refused.expect("an answer").is_none());
     });
-    total += hand_over(&manager, &background);
-    assert_eq!(total, 0, "allocations per {CYCLES} cycles of each kind");
+    total += given_up(&manager, &waker);
+    let third = Manager::connect(cluster.url()).expect("a third session");
+    total += notified(&manager, &other, &third);
+    total += hand_over("to a waiting thread", &manager, &manager);
+    total += hand_over("to a waiting thread of another manager", &manager, &other);
+    assert_eq!(total, 0, "allocations in all cycles");
+}
+
+/// Requests for a key that is taken, which end without it.
+fn given_up(manager: &Manager, waker: &Waker) -> u64 {
+    let moment = Duration::from_micros(200);
+    let mut total = count("waited for until the time was up", || {
+        let error = manager.acquire(2).timeout(moment).wait().expect_err("it is taken");
+        assert!(error.is_timeout(), "{error}");
+    });
+    total += count("awaited until the time was up", || {
+        let waiting = manager.acquire(2).timeout(moment);
+        let error = support::block_on_with(waker, waiting).expect_err("it is taken");
+        assert!(error.is_timeout(), "{error}");
+    });
+    total += count("awaited and dropped", || {
+        let mut waiting = pin!(manager.acquire(2).into_future());
+        assert!(waiting.as_mut().poll(&mut task::Context::from_waker(waker)).is_pending());
+        // So that it has reached the server.
+        let refused = manager.acquire(3).try_now().expect("an answer");
+        drop(refused.expect("it is free"));
+    });
+    // What can be cancelled is made for it, and watched by the request: that is not counted.
+    let made = count("(a context that is watched and cancelled)", || {
+        let (context, canceler) = Context::background().with_cancel();
+        let mut done = pin!(context.done().into_future());
+        assert!(done.as_mut().poll(&mut task::Context::from_waker(waker)).is_pending());
+        canceler.cancel();
+    });
+    let all = count("(under a context of its own) awaited and cancelled", || {
+        let (context, canceler) = Context::background().with_cancel();
+        let mut waiting = pin!(manager.acquire(2).context(&context).into_future());
+        assert!(waiting.as_mut().poll(&mut task::Context::from_waker(waker)).is_pending());
+        canceler.cancel();
+        let error = support::block_on_with(waker, waiting).expect_err("it is taken");
+        assert!(error.is_canceled(), "{error}");
+    });
+    total + all.saturating_sub(made)
+}
+
+/// One manager waits for what another one has, and is notified of the release. A third one finds
+/// out that it waits: then sharers are kept out.
+fn notified(holder: &Manager, waiter: &Manager, third: &Manager) -> u64 {
+    with_partner(waiter, |ask, told| {
+        count_of("notified of a release elsewhere", LONG_CYCLES, || {
+            let lock = holder.acquire(1).shared().wait().expect("it is released");
+            ask.give();
+            while let Some(lock) = third.acquire(1).shared().try_now().expect("an answer") {
+                drop(lock);
+            }
+            drop(lock);
+            told.take();
+        })
+    })
 }
 
 /// Two threads hand one key to and fro.
-fn hand_over(manager: &Manager, background: &Context) -> u64 {
-    let (ask, asked) = sync_channel::<()>(1);
-    let (tell, told) = sync_channel::<()>(1);
-    std::thread::scope(|scope| {
-        scope.spawn(move || {
-            while asked.recv().is_ok() {
-                let lock = manager.lock(background, 1).expect("it is handed over");
-                tell.send(()).expect("the test listens");
+fn hand_over(name: &str, one: &Manager, other: &Manager) -> u64 {
+    with_partner(other, |ask, told| {
+        count_of(&format!("handed over {name}"), LONG_CYCLES, || {
+            let lock = one.acquire(1).wait().expect("it is handed over");
+            ask.give();
+            thread::yield_now();
+            drop(lock);
+            told.take();
+        })
+    })
+}
+
+/// Nothing here takes this long; a cycle that hangs fails instead.
+const HANG: Duration = Duration::from_secs(60);
+
+/// How two threads take turns; a channel allocates when it blocks for the first time, which may be
+/// late.
+#[derive(Default)]
+struct Signal {
+    given: Mutex<u32>,
+    changed: Condvar,
+}
+
+impl Signal {
+    fn give(&self) {
+        *self.given.lock().expect("no panic in it") += 1;
+        self.changed.notify_one();
+    }
+
+    fn take(&self) {
+        let given = self.given.lock().expect("no panic in it");
+        let waiting = self.changed.wait_timeout_while(given, HANG, |given| *given == 0);
+        let (mut given, timeout) = waiting.expect("no panic in it");
+        assert!(!timeout.timed_out(), "the other thread hangs");
+        *given -= 1;
+    }
+}
+
+/// With a thread that locks the key, and tells when it has, each time it is asked to.
+fn with_partner(manager: &Manager, test: impl FnOnce(&Signal, &Signal) -> u64) -> u64 {
+    let (ask, told) = (Signal::default(), Signal::default());
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            ask.take();
+            while !is_over.load(Ordering::SeqCst) {
+                let lock = manager.acquire(1).wait().expect("it is handed over");
+                told.give();
                 drop(lock);
+                ask.take();
             }
         });
-        let allocations = count("handed over to a waiting thread", || {
-            let lock = manager.lock(background, 1).expect("it is handed over");
-            ask.send(()).expect("the thread listens");
-            std::thread::yield_now();
-            drop(lock);
-            told.recv_timeout(Duration::from_secs(10)).expect("the thread gets it");
-        });
-        drop(ask);
+        let allocations = test(&ask, &told);
+        is_over.store(true, Ordering::SeqCst);
+        ask.give();
         allocations
     })
 }

@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use distlock::{Acquiring, Cause, Config, Context, Error, Lock, Manager, Outcome};
-use support::{StopMode, TempCluster, block_on, pg_locks_advisory, wait_until};
+use support::{StopMode, TempCluster, block_on, lock_when_back, pg_locks_advisory, wait_until};
 
 /// Nothing here takes this long; a test that hangs fails instead.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -38,24 +38,6 @@ fn connect(config: Config) -> Manager {
 
 fn lock(manager: &Manager, key: i64) -> Lock {
     manager.try_lock(&Context::background(), key).expect("answers").expect("free")
-}
-
-/// Tries until the manager has a session again and the key is free.
-fn lock_when_back(manager: &Manager, key: i64) -> Lock {
-    let mut lock = None;
-    wait_until("the manager is back and the key is free", LIMIT, || {
-        lock = match manager.try_lock(&Context::background(), key) {
-            Ok(lock) => lock,
-            // A session that does not last, as that of a server which is about to stop.
-            Err(error) if error.is_session_lost() => None,
-            Err(error) => {
-                assert!(error.is_unavailable(), "{error}");
-                None
-            }
-        };
-        lock.is_some()
-    });
-    lock.expect("just locked")
 }
 
 fn signal(pid: impl std::fmt::Display, name: &str) {

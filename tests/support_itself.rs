@@ -2,13 +2,17 @@
 
 mod support;
 
+use std::future::poll_fn;
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::task::Poll;
 use std::time::Duration;
 
-use support::{StopMode, TempCluster, pg_locks_advisory, shared_cluster, unique_key, wait_until};
+use support::{
+    StopMode, TempCluster, await_for, pg_locks_advisory, shared_cluster, unique_key, wait_until,
+};
 
 /// Set for the process that owns a cluster and is killed.
 const OWNER: &str = "DISTLOCK_TEST_OWNER_OF_A_CLUSTER";
@@ -185,4 +189,30 @@ fn own_a_cluster_until_killed() -> ! {
 #[should_panic(expected = "not within 5ms: the moon is made of cheese")]
 fn a_condition_that_does_not_come_true_is_named() {
     wait_until("the moon is made of cheese", Duration::from_millis(5), || false);
+}
+
+#[test]
+fn a_result_that_nobody_was_woken_for_is_none() {
+    let second_poll = |wakes: bool| {
+        let mut polls = 0;
+        let future = poll_fn(move |cx| {
+            polls += 1;
+            if wakes {
+                cx.waker().wake_by_ref();
+            }
+            if polls == 2 { Poll::Ready(polls) } else { Poll::Pending }
+        });
+        await_for(future, if wakes { Duration::from_secs(60) } else { Duration::from_millis(20) })
+    };
+    assert_eq!(second_poll(true), Some(2));
+    assert_eq!(second_poll(false), None);
+}
+
+#[test]
+fn a_future_that_wakes_itself_for_ever_is_awaited_no_longer_than_said() {
+    let busy = poll_fn(|cx| -> Poll<()> {
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    });
+    assert_eq!(await_for(busy, Duration::from_millis(20)), None);
 }

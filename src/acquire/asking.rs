@@ -111,11 +111,8 @@ impl Drop for Asking {
             self.context.unwatch(watch);
         }
         if let Some(ticket) = self.ticket.take() {
-            // A grant that is there already is let go as a lock is: by dropping it.
-            if let Ok(Some(grant)) = give_up(&*self.drive, ticket, Cause::Canceled) {
-                self.drive.slots().release(grant.hold);
-                self.drive.kick();
-            }
+            // Nobody is left who wants to know what has become of it.
+            drop(give_up(&*self.drive, ticket, Cause::Canceled));
         }
     }
 }

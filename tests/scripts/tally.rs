@@ -1,6 +1,7 @@
 //! How often what came of the scripts.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
 use crate::forms::Form;
@@ -53,7 +54,7 @@ impl Event {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Tally(Mutex<BTreeMap<(Event, Form), u32>>);
 
 impl Tally {
@@ -70,5 +71,11 @@ impl Tally {
             .flat_map(|event| Form::CHOICE.into_iter().map(move |form| (event, form)));
         let possible = all.filter(|(event, form)| event.befalls(*form));
         possible.filter(|what| !counts.contains_key(what)).collect()
+    }
+}
+
+impl fmt::Debug for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).fmt(f)
     }
 }

@@ -7,8 +7,9 @@ use std::thread;
 
 use distlock::{Config, Manager};
 
+use crate::support::lock_when_back;
 use crate::support::{StopMode, TempCluster, pg_locks_advisory};
-use crate::{LIMIT, connect, lock, lock_when_back, refused, says};
+use crate::{LIMIT, connect, lock, refused, says};
 
 /// A way to several servers.
 fn list(clusters: &[&TempCluster]) -> Config {

@@ -17,7 +17,7 @@ mod standbys;
 use std::time::Duration;
 
 use distlock::{Config, Context, Error, Lock, Manager};
-use support::{TempCluster, wait_until};
+use support::TempCluster;
 
 /// Nothing here takes this long; a test that hangs fails instead.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -44,24 +44,6 @@ fn try_lock(manager: &Manager, key: i64) -> Option<Lock> {
 #[track_caller]
 fn lock(manager: &Manager, key: i64) -> Lock {
     try_lock(manager, key).expect("free")
-}
-
-/// Tries until the manager has a session again and the key is free.
-fn lock_when_back(manager: &Manager, key: i64) -> Lock {
-    let mut lock = None;
-    wait_until("the manager is back and the key is free", LIMIT, || {
-        lock = match manager.try_lock(&Context::background(), key) {
-            Ok(lock) => lock,
-            // A session that does not last, as that of a server which is about to stop.
-            Err(error) if error.is_session_lost() => None,
-            Err(error) => {
-                assert!(error.is_unavailable(), "{error}");
-                None
-            }
-        };
-        lock.is_some()
-    });
-    lock.expect("just locked")
 }
 
 fn sqlstate(error: &Error) -> Option<String> {

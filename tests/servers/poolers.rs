@@ -6,8 +6,9 @@ use std::time::Duration;
 use distlock::{Cause, Config, Manager, Proxy};
 
 use crate::rig::{PgBouncer, Pgpool, PoolMode};
+use crate::support::lock_when_back;
 use crate::support::{TempCluster, pg_locks_advisory, wait_until};
-use crate::{LIMIT, connect, direct, lock, lock_when_back, refused, says, try_lock};
+use crate::{LIMIT, connect, direct, lock, refused, says, try_lock};
 
 fn affine(config: Config) -> Config {
     config.proxy(Proxy::SessionAffine)

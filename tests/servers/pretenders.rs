@@ -6,8 +6,9 @@ use std::time::Duration;
 use distlock::{Config, Error, Manager, Proxy, Unsuitability};
 
 use crate::rig::{Fake, Manners, Pglite, Relay, Treatment};
+use crate::support::lock_when_back;
 use crate::support::{TempCluster, pg_locks_advisory, wait_until};
-use crate::{LIMIT, connect, lock, lock_when_back, refused, says, try_lock};
+use crate::{LIMIT, connect, lock, refused, says, try_lock};
 
 #[track_caller]
 fn unsuitable(config: Config, kind: Unsuitability) -> Error {

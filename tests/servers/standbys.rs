@@ -4,8 +4,9 @@ use std::fs;
 
 use distlock::{Context, Proxy, Unsuitability};
 
+use crate::support::lock_when_back;
 use crate::support::{ServerUser, StopMode, TempCluster, wait_until};
-use crate::{LIMIT, connect, direct, lock, lock_when_back, refused, says, try_lock};
+use crate::{LIMIT, connect, direct, lock, refused, says, try_lock};
 
 #[test]
 fn a_standby_is_refused_until_it_is_promoted() {

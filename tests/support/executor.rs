@@ -3,19 +3,33 @@
 use std::future::{Future, IntoFuture};
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 /// Unparks the thread that made it.
-pub fn unparker() -> Waker {
-    struct Unpark(Thread);
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
+struct Unparker {
+    thread: Thread,
+    woken: AtomicBool,
+}
+
+impl Unparker {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { thread: thread::current(), woken: AtomicBool::new(false) })
     }
-    Waker::from(Arc::new(Unpark(thread::current())))
+}
+
+impl Wake for Unparker {
+    fn wake(self: Arc<Self>) {
+        self.woken.store(true, Ordering::SeqCst);
+        self.thread.unpark();
+    }
+}
+
+/// A waker that unparks the thread that calls this.
+pub fn unparker() -> Waker {
+    Waker::from(Unparker::new())
 }
 
 /// Awaits a future; one that hangs fails the test.
@@ -39,14 +53,21 @@ pub fn block_on_with<F: IntoFuture>(waker: &Waker, future: F) -> F::Output {
 }
 
 /// Awaits a future for a while; drops it then, wherever it is.
+///
+/// It is polled when it was woken and at no other time, not at the end either: a result that nobody
+/// was woken for is none.
 pub fn await_for<F: IntoFuture>(future: F, span: Duration) -> Option<F::Output> {
-    let waker = unparker();
+    let unparker = Unparker::new();
+    let waker = Waker::from(Arc::clone(&unparker));
     let mut future = pin!(future.into_future());
     let end = Instant::now() + span;
     loop {
         if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
             return Some(output);
         }
-        thread::park_timeout(end.checked_duration_since(Instant::now())?);
+        while !unparker.woken.swap(false, Ordering::SeqCst) {
+            thread::park_timeout(end.checked_duration_since(Instant::now())?);
+        }
+        end.checked_duration_since(Instant::now())?;
     }
 }

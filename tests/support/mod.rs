@@ -2,8 +2,8 @@
 //! throw-away clusters (`cluster`), standbys of them (`standby`), an observer that looks into the
 //! server on a connection of its own (`sql`), and a bounded wait for what becomes true eventually.
 //!
-//! It does not use the library: what the library claims is checked against what the server
-//! says to somebody else. A machine without PostgreSQL fails the test loudly; nothing is
+//! But for `back`, it does not use the library: what the library claims is checked against what the
+//! server says to somebody else. A machine without PostgreSQL fails the test loudly; nothing is
 //! ever skipped.
 //!
 //! Included with `mod support;` by tests, and with
@@ -12,12 +12,14 @@
 #![allow(unreachable_pub, reason = "a module of many binaries, public in none")]
 #![allow(unused_imports, reason = "each binary uses a part of it")]
 
+mod back;
 mod cluster;
 mod executor;
 mod scratch;
 mod sql;
 mod standby;
 
+pub use back::lock_when_back;
 pub use cluster::{Builder, StopMode, TempCluster, free_port, is_program, tail, wait_exit};
 pub use executor::{await_for, block_on, block_on_with, unparker};
 pub use scratch::{Scratch, ServerUser};
