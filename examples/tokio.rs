@@ -45,7 +45,7 @@ pub(crate) async fn run(url: &str, rounds: u32) -> Result<()> {
             () = work() => println!("round {round} done"),
         }
         // Hands the release over and waits for nothing. Who wants to know whether the lock was
-        // held until now calls `lock.unlock()`, by `spawn_blocking`: it blocks for a round trip.
+        // held until now calls `lock.unlock_async().await`.
         drop(lock);
     }
     Ok(())

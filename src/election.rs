@@ -329,7 +329,7 @@ impl Term {
     }
 
     /// Steps down, and waits for the server's answer; see [`Lock::unlock`]. Dropping the term steps
-    /// down as well, without waiting.
+    /// down as well, without waiting; [`Term::resign_async`] is this for `.await`.
     ///
     /// # Errors
     ///
@@ -347,6 +347,30 @@ impl Term {
     /// ```
     pub fn resign(self) -> Result<(), Error> {
         self.lock.unlock()
+    }
+
+    /// Awaits the same as [`Term::resign`] blocks for. Runs on any executor.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Term::resign`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future at any point, also before its first poll, steps down; see
+    /// [`Lock::unlock_async`].
+    ///
+    /// ```no_run
+    /// # async fn example(manager: &distlock::Manager) -> Result<(), distlock::Error> {
+    /// let term = manager.elect("scheduler").next_term_async().await?;
+    /// if let Err(error) = term.resign_async().await {
+    ///     eprintln!("somebody else may have led too: {error}");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn resign_async(self) -> Result<(), Error> {
+        self.lock.unlock_async().await
     }
 }
 

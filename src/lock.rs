@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::acquire;
+use crate::acquire::{self, Asking};
 use crate::clock::Time;
 use crate::context::{Cause, Context};
 use crate::error::{Error, Outcome};
@@ -87,7 +87,8 @@ impl Lock {
     ///
     /// # Cancellation
     ///
-    /// It takes no longer than the reply timeout, and cannot be cancelled.
+    /// It takes no longer than the reply timeout, and cannot be cancelled. To await it instead:
+    /// [`Lock::downgrade_async`].
     ///
     /// ```no_run
     /// # fn example(manager: &distlock::Manager) -> Result<(), distlock::Error> {
@@ -99,12 +100,44 @@ impl Lock {
     /// # }
     /// ```
     pub fn downgrade(&mut self) -> Result<(), Error> {
-        if let Some(cause) = self.context.fate() {
-            return Err(Error::Lost { cause, outcome: Outcome::NotAcquired });
+        let Some(work) = self.downgrading()? else { return Ok(()) };
+        acquire::ask(&*self.drive, work, &Context::background(), Time::NEVER).map(drop)
+    }
+
+    /// Awaits the same as [`Lock::downgrade`] blocks for. Runs on any executor.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Lock::downgrade`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is asked before the first poll. Dropping the future at any point leaves the lock
+    /// held, which is only borrowed: shared, if the server was asked already, or exclusive still;
+    /// nobody else has the key alone in either case. To know that it is shared, call this again; to
+    /// be rid of it, drop the lock.
+    ///
+    /// ```no_run
+    /// # async fn example(manager: &distlock::Manager) -> Result<(), distlock::Error> {
+    /// let mut lock = manager.acquire("table").await?;
+    /// // ... write, alone ...
+    /// lock.downgrade_async().await?;
+    /// // ... read, with other readers ...
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn downgrade_async(&mut self) -> Result<(), Error> {
+        let Some(work) = self.downgrading()? else { return Ok(()) };
+        let asking = Asking::new(self.drive(), work, Context::background(), Time::NEVER);
+        asking.await.map(drop)
+    }
+
+    /// What a downgrade asks of the guard; `None` if there is nothing to ask.
+    fn downgrading(&self) -> Result<Option<Work>, Error> {
+        match self.context.fate() {
+            Some(cause) => Err(Error::Lost { cause, outcome: Outcome::NotAcquired }),
+            None => Ok(self.hold.map(Work::Downgrade)),
         }
-        let Some(hold) = self.hold else { return Ok(()) };
-        let background = Context::background();
-        acquire::ask(&*self.drive, Work::Downgrade(hold), &background, Time::NEVER).map(drop)
     }
 
     /// The context of the work under this lock: done when the lock is released or lost, or when
@@ -157,7 +190,7 @@ impl Lock {
     }
 
     /// Releases the lock and waits for the server's answer. Dropping the lock releases it as well,
-    /// without waiting.
+    /// without waiting; [`Lock::unlock_async`] is this for `.await`.
     ///
     /// Takes one round trip, and no longer than the reply timeout: it cannot be cancelled. Returns
     /// at once when [`Config::release_on_cancel`](crate::Config::release_on_cancel) has released
@@ -183,6 +216,35 @@ impl Lock {
         let Some((hold, context)) = self.begin_unlock()? else { return Ok(()) };
         let background = Context::background();
         let answer = acquire::ask(&*self.drive, Work::Unlock(hold), &background, Time::NEVER);
+        self.end_unlock(&context, answer)
+    }
+
+    /// Awaits the same as [`Lock::unlock`] blocks for. Runs on any executor.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Lock::unlock`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future at any point, also before its first poll, releases the lock, once: what
+    /// was not sent yet goes to the server as if the lock was dropped. Only the answer is not
+    /// waited for.
+    ///
+    /// ```no_run
+    /// # async fn example(manager: &distlock::Manager) -> Result<(), distlock::Error> {
+    /// let lock = manager.acquire("a").await?;
+    /// if let Err(error) = lock.unlock_async().await {
+    ///     eprintln!("somebody else may have been at it too: {error}");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn unlock_async(mut self) -> Result<(), Error> {
+        let Some((hold, context)) = self.begin_unlock()? else { return Ok(()) };
+        // Dropped in here, the request is withdrawn first; then `self` releases what is left.
+        let (work, background) = (Work::Unlock(hold), Context::background());
+        let answer = Asking::new(self.drive(), work, background, Time::NEVER).await;
         self.end_unlock(&context, answer)
     }
 

@@ -1,6 +1,8 @@
 //! Several held locks that are held, lost and released together.
 
+use std::collections::VecDeque;
 use std::fmt;
+use std::future::poll_fn;
 use std::time::Duration;
 
 use crate::batch::{AskedBy, Batch};
@@ -9,7 +11,7 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::key::Key;
 use crate::lock::Lock;
-use crate::slots::{Answer, Work};
+use crate::slots::{Answer, HoldId, Work};
 
 /// Locks that were acquired together, by [`Manager::acquire_all`](crate::Manager::acquire_all):
 /// dropping it releases all of them.
@@ -145,7 +147,7 @@ impl LockSet {
 
     /// Releases all of the locks, and waits for the server's answers: one round trip for all of
     /// them together, as far as a session has room for them. Dropping the set releases them as
-    /// well, without waiting.
+    /// well, without waiting; [`LockSet::unlock_async`] is this for `.await`.
     ///
     /// Takes no longer than the reply timeout: it cannot be cancelled. When fewer than
     /// [`LockSet::len`] of the [`Config::max_requests`](crate::Config::max_requests) calls are
@@ -166,32 +168,48 @@ impl LockSet {
     /// # }
     /// ```
     pub fn unlock(mut self) -> Result<(), Error> {
-        let Some(drive) = self.held.locks.first().map(Lock::drive) else { return Ok(()) };
-        let mut result = Ok(());
-        let mut begun = Vec::with_capacity(self.held.locks.len());
-        for lock in &mut self.held.locks {
-            match lock.begin_unlock() {
-                Ok(Some((hold, context))) => begun.push((lock, hold, context)),
-                Ok(None) => {}
-                Err(error) => result = result.and(Err(error)),
-            }
-        }
+        let mut unlocking = self.held.unlock(AskedBy::Thread);
         let background = Context::background();
-        let works = begun.iter().map(|(_, hold, _)| Work::Unlock(*hold));
-        let mut batch = Batch::submit(&drive, works, &background, AskedBy::Thread);
-        for (lock, _, context) in begun {
-            let answer: Answer = match &mut batch {
-                Ok(batch) => match batch.wait(&background, Time::NEVER) {
-                    Ok(Some(answer)) => answer,
-                    // The background is never done, and each request is answered.
-                    Ok(None) | Err(_) => Ok(None),
-                },
-                Err(error) => Err(error.clone()),
-            };
-            let ended = lock.end_unlock(&context, answer);
-            result = result.and(ended);
+        // The background is never done, and each request is answered.
+        while let Some(Ok(Some(answer))) =
+            unlocking.batch.as_mut().map(|batch| batch.wait(&background, Time::NEVER))
+        {
+            unlocking.hear(answer);
         }
-        result
+        unlocking.result
+    }
+
+    /// Awaits the same as [`LockSet::unlock`] blocks for. Runs on any executor.
+    ///
+    /// # Errors
+    ///
+    /// As for [`LockSet::unlock`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future at any point, also before its first poll, releases all of the locks,
+    /// each once: what was not sent yet goes to the server as if the set was dropped. Only the
+    /// answers are not waited for.
+    ///
+    /// ```no_run
+    /// # async fn example(manager: &distlock::Manager) -> Result<(), distlock::Error> {
+    /// let set = manager.acquire_all(["a", "b"]).await?;
+    /// if let Err(error) = set.unlock_async().await {
+    ///     eprintln!("somebody else may have been at it too: {error}");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn unlock_async(mut self) -> Result<(), Error> {
+        // Dropped in here, the requests are withdrawn first; then `self` releases what is left.
+        let mut unlocking = self.held.unlock(AskedBy::Task);
+        let background = Context::background();
+        while let Some(batch) = &mut unlocking.batch {
+            let answer = poll_fn(|cx| batch.poll(cx, &background, Time::NEVER)).await;
+            let Ok(Some(answer)) = answer else { break };
+            unlocking.hear(answer);
+        }
+        unlocking.result
     }
 }
 
@@ -244,6 +262,50 @@ impl Held {
 
     pub(crate) fn locks(&self) -> &[Lock] {
         &self.locks
+    }
+
+    /// Asks for the release of all of them in one batch.
+    fn unlock(&mut self, asked_by: AskedBy) -> Unlocking<'_> {
+        let drive = self.locks.first().map(Lock::drive);
+        let mut result = Ok(());
+        let mut begun = VecDeque::with_capacity(self.locks.len());
+        for lock in &mut self.locks {
+            match lock.begin_unlock() {
+                Ok(Some((hold, context))) => begun.push_back((lock, hold, context)),
+                Ok(None) => {}
+                Err(error) => result = result.and(Err(error)),
+            }
+        }
+        let mut unlocking = Unlocking { batch: None, begun, result };
+        let Some(drive) = drive else { return unlocking };
+        let works = unlocking.begun.iter().map(|(_, hold, _)| Work::Unlock(*hold));
+        match Batch::submit(&drive, works, &Context::background(), asked_by) {
+            Ok(batch) => unlocking.batch = Some(batch),
+            Err(error) => {
+                (0..unlocking.begun.len()).for_each(|_| unlocking.hear(Err(error.clone())))
+            }
+        }
+        unlocking
+    }
+}
+
+/// The release of a set under way.
+struct Unlocking<'a> {
+    /// None if nothing could be asked.
+    batch: Option<Batch>,
+    /// Whose answers are yet to come, in their order.
+    begun: VecDeque<(&'a mut Lock, HoldId, Context)>,
+    result: Result<(), Error>,
+}
+
+impl Unlocking<'_> {
+    /// Takes the next answer; the first error is the set's.
+    fn hear(&mut self, answer: Answer) {
+        let Some((lock, _, context)) = self.begun.pop_front() else { return };
+        let ended = lock.end_unlock(&context, answer);
+        if self.result.is_ok() {
+            self.result = ended;
+        }
     }
 }
 

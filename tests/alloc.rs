@@ -125,6 +125,15 @@ fn a_cycle_allocates_nothing() {
                 .expect("it is free"),
         );
     });
+    total += count("awaited, and its unlock awaited", || {
+        let lock = support::block_on_with(&waker, manager.acquire(1)).expect("it is free");
+        support::block_on_with(&waker, lock.unlock_async()).expect("it was held");
+    });
+    total += count("its downgrade awaited", || {
+        let mut lock = support::block_on_with(&waker, manager.acquire(1)).expect("it is free");
+        support::block_on_with(&waker, lock.downgrade_async()).expect("it is held");
+        support::block_on_with(&waker, lock.unlock_async()).expect("it was held");
+    });
     total += count("awaited and refused", || {
         let refused = support::block_on_with(&waker, manager.acquire(2).try_async());
         assert!(refused.expect("an answer").is_none());

@@ -177,6 +177,10 @@ fn a_free_set_is_one_batch_with_one_sync_and_so_is_its_release() {
         assert_eq!(relay.said(), one_batch(MANY), "unlock");
         let set = block_on(asked()).expect("free");
         assert_eq!(relay.said(), one_batch(MANY), "await");
+        block_on(set.unlock_async()).expect("it was held");
+        assert_eq!(relay.said(), one_batch(MANY), "await the unlock");
+        let set = asked().wait().expect("free");
+        assert_eq!(relay.said(), one_batch(MANY), "wait");
         drop(set);
         let mut said = String::new();
         wait_until("the releases are sent", LIMIT, || {

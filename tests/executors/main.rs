@@ -2,8 +2,8 @@
 //! and the public interface, and runs under all of the executors here, which share no code.
 //!
 //! `executor` has the executors; the scenarios are in `grants` (what is granted, to whom),
-//! `endings` (waits and locks that are cut short) and `polls` (who polls, how often, with what
-//! waker).
+//! `endings` (waits and locks that are cut short), `releases` (unlocks and downgrades) and `polls`
+//! (who polls, how often, with what waker).
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -12,6 +12,7 @@ mod endings;
 mod executor;
 mod grants;
 mod polls;
+mod releases;
 
 use std::panic::resume_unwind;
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -55,6 +56,11 @@ under_each_executor! {
         a_wait_ends_by_its_context_and_its_time_and_leaves_no_trace,
         a_wait_ended_by_the_executors_own_timer_leaves_no_trace,
         the_context_of_a_lock_ends_with_its_session;
+    releases:
+        what_is_unlocked_is_free_once_the_future_is_ready,
+        a_lock_whose_unlock_is_dropped_after_any_number_of_polls_is_released_once,
+        a_downgrade_lets_sharers_in_and_never_lets_go,
+        a_downgrade_dropped_after_any_number_of_polls_leaves_the_lock_held;
     polls:
         a_request_dropped_after_any_number_of_polls_leaves_what_is_held,
         a_grant_that_was_not_looked_at_goes_with_its_future,

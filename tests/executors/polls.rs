@@ -16,11 +16,12 @@ use crate::executor::Executor;
 use crate::support::{unique_key, wait_until};
 use crate::{HANG, World, taken};
 
-type Asking = Pin<Box<dyn Future<Output = Result<Option<Lock>, Error>> + Send>>;
+/// A future of the library's.
+pub(crate) type Asking<T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send>>;
 
 /// Whether a task is polled again when its waker was called, or at once.
 #[derive(Clone, Copy, Debug)]
-enum Pace {
+pub(crate) enum Pace {
     Woken,
     Eager,
 }
@@ -39,8 +40,8 @@ impl Wake for Gate {
     }
 }
 
-/// Polls a request as often as said, and drops it; gives the lock back if it got that far.
-async fn drop_after(polls: u32, pace: Pace, mut asking: Asking) -> Option<Lock> {
+/// Polls a future as often as said, and drops it; gives back what it ended with if it got that far.
+pub(crate) async fn drop_after<T>(polls: u32, pace: Pace, mut asking: Asking<T>) -> Option<T> {
     let mut left = polls;
     let gate = Arc::new(Gate { rang: AtomicBool::new(true), ..Gate::default() });
     let waker = Waker::from(Arc::clone(&gate));
@@ -52,7 +53,7 @@ async fn drop_after(polls: u32, pace: Pace, mut asking: Asking) -> Option<Lock> 
         let Some(fewer) = left.checked_sub(1) else { return Poll::Ready(None) };
         left = fewer;
         match asking.as_mut().poll(&mut TaskContext::from_waker(&waker)) {
-            Poll::Ready(answer) => Poll::Ready(answer.expect("no error")),
+            Poll::Ready(answer) => Poll::Ready(Some(answer.expect("no error"))),
             Poll::Pending if left == 0 => Poll::Ready(None),
             Poll::Pending => {
                 if matches!(pace, Pace::Eager) {
@@ -65,7 +66,7 @@ async fn drop_after(polls: u32, pace: Pace, mut asking: Asking) -> Option<Lock> 
     .await
 }
 
-fn asking(manager: &Manager, key: i64, waits: bool) -> Asking {
+fn asking(manager: &Manager, key: i64, waits: bool) -> Asking<Option<Lock>> {
     let asked = manager.acquire(key);
     match waits {
         true => Box::pin(async { asked.await.map(Some) }),
@@ -97,13 +98,13 @@ pub(crate) async fn a_request_dropped_after_any_number_of_polls_leaves_what_is_h
         }
         let mut kept = Vec::new();
         for task in tasks {
-            kept.extend(task.await);
+            kept.extend(task.await.flatten());
         }
         // Alone, and polled when it is woken: granted at the second poll, or at the first where
         // the answer is there at once.
         let alone = unique_key();
         let asking = asking(&world.ours, alone, true);
-        let lock = on.spawn(drop_after(polls, Pace::Woken, asking)).await;
+        let lock = on.spawn(drop_after(polls, Pace::Woken, asking)).await.flatten();
         match polls {
             0 => assert!(lock.is_none(), "never polled, never asked"),
             1 => {}

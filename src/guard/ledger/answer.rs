@@ -122,6 +122,10 @@ impl Ledger {
 
     fn downgraded(&mut self, entry: u32, sink: &mut impl Sink) -> Result<(), Disagreement> {
         self.tell(entry, sink)?;
+        // It may have been asked for again meanwhile. A release has no teller before it is sent.
+        while self.tellers.iter().any(|(of, _)| *of == entry) {
+            self.tell(entry, sink)?;
+        }
         let state = &mut self.entries[entry as usize];
         state.downgrading = false;
         if let Some(teller) = state.owed.take() {

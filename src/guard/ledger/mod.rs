@@ -266,12 +266,17 @@ impl Ledger {
             let cause = Cause::ConnectionLost;
             return sink.failed(ticket, Error::Lost { cause, outcome: Outcome::NotAcquired });
         };
-        if self.entries[entry as usize].held != Held::Exclusive {
+        let Entry { held, downgrading, .. } = self.entries[entry as usize];
+        if held != Held::Exclusive && !downgrading {
             // It is shared, or a slot, and stays what it is.
             return sink.done(ticket);
         }
         self.enter(ticket, entry, Wish::PLAIN, Mode::Try);
         self.active += 1;
+        if downgrading {
+            // Asked again by a holder that gave up the first time: told with the first.
+            return self.tellers.push_back((entry, ticket));
+        }
         let state = &mut self.entries[entry as usize];
         state.held = Held::Shared;
         state.downgrading = true;

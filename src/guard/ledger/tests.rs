@@ -470,6 +470,18 @@ fn a_downgrade_lets_sharers_in_once_it_is_answered() {
 }
 
 #[test]
+fn a_downgrade_that_is_asked_again_is_told_once_it_is_answered() {
+    let (mut ledger, mut outcomes, hold) = held();
+    ledger.downgrade(ticket(2), hold, &mut outcomes);
+    assert!(!ledger.abandon(ticket(2), &mut outcomes), "its slot is of use until the answer");
+    ledger.downgrade(ticket(3), hold, &mut outcomes);
+    assert_eq!(outcomes.done, [], "not yet");
+    assert_eq!(answer(&mut ledger, &mut outcomes, Value::Quiet), OpKind::Downgrade);
+    assert_eq!((&outcomes.forgotten[..], &outcomes.done[..]), (&[ticket(2)][..], &[ticket(3)][..]));
+    assert_eq!(ledger.peek_op(), None, "one statement for both");
+}
+
+#[test]
 fn a_fenced_waiter_gets_a_token_of_its_own_while_the_key_stays_here() {
     let (mut ledger, mut outcomes, hold) = held();
     let fenced = Wish { want: Want::Exclusive, fenced: true };
