@@ -11,6 +11,7 @@ use crate::error::Error;
 use crate::key::Key;
 use crate::lock::Lock;
 use crate::slots::{Drive, HoldId};
+use crate::token::Token;
 
 /// A candidate for leadership, from [`Manager::elect`](crate::Manager::elect): it campaigns
 /// whenever it is asked for its next [`Term`], by [`next_term`](Election::next_term),
@@ -69,6 +70,9 @@ pub struct Election {
     drive: Arc<dyn Drive>,
     key: Key,
     context: Context,
+    fenced: bool,
+    /// How many terms there have been.
+    terms: u64,
     /// The latest term, wherever it is by now.
     latest: Option<Latest>,
     /// Whether the iterator has come to its end.
@@ -84,7 +88,8 @@ struct Latest {
 
 impl Election {
     pub(crate) fn new(drive: Arc<dyn Drive>, key: Key) -> Self {
-        Self { drive, key, context: Context::background(), latest: None, is_over: false }
+        let context = Context::background();
+        Self { drive, key, context, fenced: false, terms: 0, latest: None, is_over: false }
     }
 
     /// The context that ends the campaign, and that every term's context is a child of. The
@@ -101,6 +106,21 @@ impl Election {
     /// ```
     pub fn context(mut self, context: &Context) -> Self {
         self.context = context.clone();
+        self
+    }
+
+    /// With a fencing token for each term, [`Term::token`]; see
+    /// [`Acquire::fenced`](crate::Acquire::fenced).
+    ///
+    /// ```no_run
+    /// # fn example(manager: &distlock::Manager) -> Result<(), distlock::Error> {
+    /// let term = manager.elect("scheduler").fenced().next_term()?;
+    /// println!("write with {}", term.token().expect("it is fenced"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn fenced(mut self) -> Self {
+        self.fenced = true;
         self
     }
 
@@ -182,7 +202,8 @@ impl Election {
     }
 
     fn campaign(&self) -> Acquire {
-        Acquire::new(Arc::clone(&self.drive), self.key).context(&self.context)
+        let campaign = Acquire::new(Arc::clone(&self.drive), self.key).context(&self.context);
+        if self.fenced { campaign.fenced() } else { campaign }
     }
 
     /// What a campaign ended with; `None` if it has to go on.
@@ -191,7 +212,8 @@ impl Election {
             Ok(lock) => {
                 let (context, hold) = (lock.context().clone(), lock.hold());
                 self.latest = Some(Latest { context, hold });
-                Some(Ok(Term { lock }))
+                self.terms += 1;
+                Some(Ok(Term { lock, number: self.terms }))
             }
             // No session for the moment: the next request waits for one.
             Err(error) if error.is_session_lost() || error.is_unavailable() => None,
@@ -237,6 +259,8 @@ impl fmt::Debug for Election {
         f.debug_struct("Election")
             .field("key", &self.key)
             .field("context", &self.context)
+            .field("fenced", &self.fenced)
+            .field("terms", &self.terms)
             .field("latest", &self.latest)
             .finish_non_exhaustive()
     }
@@ -264,6 +288,7 @@ impl fmt::Debug for Election {
 #[must_use = "a term ends when it is dropped"]
 pub struct Term {
     lock: Lock,
+    number: u64,
 }
 
 impl Term {
@@ -313,6 +338,36 @@ impl Term {
     /// ```
     pub fn remaining(&self) -> Duration {
         self.lock.remaining()
+    }
+
+    /// Which term of its [`Election`] this is, counted from 1. Local to the campaign: other
+    /// candidates, and the next `Election` for the same key, count their own. What orders the terms
+    /// of all candidates is [`Term::token`].
+    ///
+    /// ```no_run
+    /// # fn example(manager: &distlock::Manager) -> Result<(), distlock::Error> {
+    /// let mut election = manager.elect("scheduler");
+    /// assert_eq!(election.next_term()?.number(), 1);
+    /// assert_eq!(election.next_term()?.number(), 2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// The fencing token, larger than that of every earlier fenced term of any candidate; `None` if
+    /// the election was not made [`fenced`](Election::fenced). See [`Lock::token`].
+    ///
+    /// ```no_run
+    /// # fn example(manager: &distlock::Manager) -> Result<(), distlock::Error> {
+    /// let term = manager.elect("scheduler").fenced().next_term()?;
+    /// assert!(term.token().is_some());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn token(&self) -> Option<Token> {
+        self.lock.token()
     }
 
     /// The lock that makes this the leader.
@@ -376,6 +431,6 @@ impl Term {
 
 impl fmt::Debug for Term {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Term").field("lock", &self.lock).finish()
+        f.debug_struct("Term").field("number", &self.number).field("lock", &self.lock).finish()
     }
 }

@@ -96,6 +96,32 @@ fn a_resignation_and_a_drop_hand_over_to_another_candidate() {
 }
 
 #[test]
+fn terms_are_counted_by_their_campaign_and_ordered_by_their_tokens() {
+    let (key, managers) = (unique_key(), [(); 2].map(|()| manager()));
+    let mut elections = managers.each_ref().map(|manager| manager.elect(key).fenced());
+    let mut last = None;
+    for number in 1..=4 {
+        for election in &mut elections {
+            let term = match number % 2 {
+                0 => election.next_term().expect("nobody leads"),
+                _ => block_on(election.next_term_async()).expect("nobody leads"),
+            };
+            assert_eq!(term.number(), number, "others have their own");
+            assert!(term.token() > last && term.token() == term.lock().token());
+            last = term.token();
+            block_on(term.resign_async()).expect("it led");
+        }
+    }
+    // An election that ends without a term has had none.
+    let (context, canceler) = Context::background().with_cancel();
+    let mut election = manager().elect(key).context(&context);
+    canceler.cancel();
+    assert!(election.next_term().expect_err("canceled").is_canceled());
+    let term = managers[0].elect(key).next_term().expect("nobody leads");
+    assert_eq!((term.number(), term.token()), (1, None), "the next campaign counts anew");
+}
+
+#[test]
 fn there_is_one_leader_at_a_time_and_everybody_gets_a_term() {
     const CANDIDATES: usize = 6;
     let managers = [(); 3].map(|()| manager());
