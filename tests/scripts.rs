@@ -6,8 +6,8 @@
 //! A script is a pure function of its seed (`plan`); how the threads interleave is not, so a
 //! failure may take several runs of its seed to come again. Environment variables:
 //!
-//! * `DISTLOCK_SCRIPTS`: how many scripts, 10,000 if it is not set. * `DISTLOCK_SCRIPT`: a seed, as
-//! a failure prints it; it is played that many times.
+//! * `DISTLOCK_SCRIPTS`: how many scripts, 10,000 if it is not set.
+//! * `DISTLOCK_SCRIPT`: a seed, as a failure prints it; it is played that many times.
 //!
 //! `forms` has the ways to ask for a lock, and is where a new one goes; `traces` has what each
 //! looks like in `pg_locks`; `rooms` proves that holders exclude each other; `worker` plays one
