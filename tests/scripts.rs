@@ -1,7 +1,7 @@
-//! Random scripts: four threads that try, wait, give up, are cancelled, poll and drop, release and
-//! keep locks of every form, one or several, on five keys and two managers, against a real server. After each script,
-//! what the managers' locks say is what `pg_locks` shows; then all is released, and nothing is
-//! left.
+//! Random scripts: four threads that try, wait, give up, are cancelled, poll and drop, downgrade,
+//! release and keep locks of every form, one or several, on five keys and two managers, against a
+//! real server. After each script, what the managers' locks say is what `pg_locks` shows, and no
+//! waiter has left anything; then all is released, and nothing is left.
 //!
 //! A script is a pure function of its seed (`plan`); how the threads interleave is not, so a
 //! failure may take several runs of its seed to come again. Environment variables:
@@ -9,9 +9,9 @@
 //! * `DISTLOCK_SCRIPTS`: how many scripts, 10,000 if it is not set.
 //! * `DISTLOCK_SCRIPT`: a seed, as a failure prints it; it is played that many times.
 //!
-//! `forms` has the ways to ask for a lock, and is where a new one goes; `traces` has what each looks
-//! like in `pg_locks`; `rooms` proves that holders exclude each other; `worker` plays one thread's
-//! part.
+//! `forms` has the ways to ask for a lock, and is where a new one goes; `traces` has what each
+//! looks like in `pg_locks`; `rooms` proves that holders exclude each other; `worker` plays one
+//! thread's part; `tally` counts what came of it.
 
 mod support;
 
