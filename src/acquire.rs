@@ -243,7 +243,7 @@ impl Acquire {
     fn block(self, mode: Mode) -> Result<Option<Lock>, Error> {
         let deadline = self.deadline();
         let answer = ask(&*self.drive, self.work(mode)?, &self.context, deadline)?;
-        let Some(grant) = answer else { return Ok(None) };
+        let Some(grant) = answer.granted() else { return Ok(None) };
         let until = self.told_at(&grant);
         let lock = Lock::new(self.key, grant, self.drive);
         settling::wait(lock, until, deadline).map(Some)
@@ -335,7 +335,7 @@ impl Acquiring {
                         Poll::Ready(answer) => answer,
                     };
                     self.state = State::Over(None);
-                    let Some(grant) = answer? else { return Poll::Ready(Ok(None)) };
+                    let Some(grant) = answer?.granted() else { return Poll::Ready(Ok(None)) };
                     let until = self.acquire.told_at(&grant);
                     let drive = Arc::clone(&self.acquire.drive);
                     let lock = Lock::new(self.acquire.key, grant, drive);

@@ -29,7 +29,7 @@ use crate::error::{Error, Outcome};
 use crate::key::Key;
 use crate::lock::Lock;
 use crate::lock_set::{Held, LockSet};
-use crate::slots::{Answer, Drive, Mode, Wish, Work};
+use crate::slots::{Answer, Drive, Mode, Reply, Wish, Work};
 
 /// A request for several locks, from [`Manager::acquire_all`](crate::Manager::acquire_all): nothing
 /// happens until it is ended by [`wait`](AcquireAll::wait), [`try_now`](AcquireAll::try_now),
@@ -348,12 +348,12 @@ impl Gathering {
         let key = self.keys[round.answered];
         round.answered += 1;
         let error = match answer {
-            Ok(Some(grant)) => {
+            Ok(Reply::Granted(grant)) => {
                 let lock = Lock::new(key, grant, Arc::clone(&self.drive));
                 let into = if round.is_broken { &mut round.surplus } else { &mut self.held };
                 return into.push(lock);
             }
-            Ok(None) => None,
+            Ok(_) => None,
             Err(error) => Some(error),
         };
         if !round.is_broken {

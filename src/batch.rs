@@ -12,7 +12,7 @@ use crate::acquire::{gave_up, park_until};
 use crate::clock::Time;
 use crate::context::{Cause, Context, WatchKey};
 use crate::error::Error;
-use crate::slots::{Answer, Drive, Request, Ticket, Waiter, Work};
+use crate::slots::{Answer, Drive, Reply, Request, Ticket, Waiter, Work};
 use crate::timer::{self, Alarm};
 
 /// Requests under way. Dropping it withdraws those whose answers were not taken, and releases what
@@ -126,7 +126,7 @@ impl Drop for Batch {
         for ticket in self.tickets.drain(..) {
             // A grant that is there already is let go; one that is on its way is released by the
             // guard (I3).
-            if let Some(Ok(Some(grant))) = self.drive.slots().abandon(ticket) {
+            if let Some(Ok(Reply::Granted(grant))) = self.drive.slots().abandon(ticket) {
                 let hold = grant.hold;
                 grant.context.release();
                 drop(grant);

@@ -81,6 +81,7 @@ mod election;
 mod error;
 mod foreign;
 mod guard;
+mod holders;
 pub mod key;
 mod lock;
 mod lock_set;
@@ -108,6 +109,7 @@ pub use config::{
 pub use context::{Canceler, Cause, Context, Done, DoneFuture};
 pub use election::{Election, Term};
 pub use error::{Error, Outcome, SqlState, Unsuitability};
+pub use holders::{Holder, Holders, Inquiring, Inquiry, Place, SessionInfo, Waiter};
 pub use key::Key;
 pub use lock::Lock;
 pub use lock_set::LockSet;

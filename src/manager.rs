@@ -10,6 +10,7 @@ use crate::context::Context;
 use crate::election::Election;
 use crate::error::Error;
 use crate::guard;
+use crate::holders::Inquiry;
 use crate::key::Key;
 use crate::lock::Lock;
 use crate::slots::Drive;
@@ -170,6 +171,22 @@ impl Manager {
     /// ```
     pub fn elect(&self, key: impl Into<Key>) -> Election {
         Election::new(Arc::clone(&self.inner.drive), key.into())
+    }
+
+    /// Asks the server who holds a key, and who waits for it: in this database, by this library or
+    /// any other program. One round trip, on the manager's one session, when the [`Inquiry`] is
+    /// ended by [`wait`](Inquiry::wait) or `.await`. It takes no lock and delays none.
+    ///
+    /// ```no_run
+    /// # fn example(manager: &distlock::Manager) -> Result<(), distlock::Error> {
+    /// if manager.acquire("nightly").try_now()?.is_none() {
+    ///     eprintln!("not now: {}", manager.holders("nightly").wait()?);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn holders(&self, key: impl Into<Key>) -> Inquiry {
+        Inquiry::new(Arc::clone(&self.inner.drive), key.into())
     }
 
     /// What somebody should know about the server of the latest session; nothing if all is well.

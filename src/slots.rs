@@ -19,6 +19,7 @@ use crate::clock::Time;
 use crate::context::Context;
 use crate::error::Error;
 use crate::foreign;
+use crate::holders::Holders;
 use crate::key::Key;
 use crate::token::Token;
 use crate::warning::Warning;
@@ -102,8 +103,28 @@ pub(crate) struct Grant {
     pub(crate) since: Time,
 }
 
-/// `None`: the lock is taken; or, to an unlock or a downgrade: it is done.
-pub(crate) type Answer = Result<Option<Grant>, Error>;
+/// What a request has come to.
+#[derive(Debug)]
+pub(crate) enum Reply {
+    /// The lock is granted.
+    Granted(Grant),
+    /// The lock is taken; or, to an unlock or a downgrade: it is done.
+    Nothing,
+    /// Who holds the key, to who asked that.
+    Holders(Box<Holders>),
+}
+
+impl Reply {
+    /// The grant, if it is one.
+    pub(crate) fn granted(self) -> Option<Grant> {
+        match self {
+            Self::Granted(grant) => Some(grant),
+            Self::Nothing | Self::Holders(_) => None,
+        }
+    }
+}
+
+pub(crate) type Answer = Result<Reply, Error>;
 
 /// What callers ask the guard for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,6 +153,8 @@ pub(crate) enum Work {
     Unlock(HoldId),
     /// Make an exclusive lock a shared one, and answer once the server has.
     Downgrade(HoldId),
+    /// Ask who holds a key.
+    Holders(Key),
 }
 
 /// Who waits for a slot's result.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const FILE_LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: usize = 70;
 const COLUMNS_MAX: usize = 100;
-const SOURCE_FILES_MAX: usize = 95;
+const SOURCE_FILES_MAX: usize = 98;
 
 struct Source {
     path: String,
@@ -128,7 +128,17 @@ fn only_the_guards_shell_names_the_event_loop() {
 #[test]
 fn the_public_face_does_not_know_the_protocol_or_the_guard() {
     let mut findings = Findings::default();
-    let face = ["lock", "lock_set", "acquire", "acquire_all", "batch", "election", "key", "error"];
+    let face = [
+        "lock",
+        "lock_set",
+        "acquire",
+        "acquire_all",
+        "batch",
+        "election",
+        "holders",
+        "key",
+        "error",
+    ];
     for name in face.into_iter().chain(["context", "slots", "timer", "slab", "clock"]) {
         let source = sources("src").into_iter().find(|s| s.path == format!("src/{name}.rs"));
         let source = source.expect("the file is where the rule looks for it");

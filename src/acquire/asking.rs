@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::clock::Time;
 use crate::context::{Cause, Context, WatchKey};
 use crate::error::Error;
-use crate::slots::{Answer, Drive, Request, Ticket, Waiter, Work};
+use crate::slots::{Answer, Drive, Reply, Request, Ticket, Waiter, Work};
 use crate::timer::{self, Alarm};
 
 /// Asks the guard and blocks for the answer; does the guard's work meanwhile, where nobody else
@@ -127,7 +127,7 @@ impl fmt::Debug for Asking {
 /// does not want it, and it is released.
 fn give_up(drive: &dyn Drive, ticket: Ticket, cause: Cause) -> Answer {
     match drive.slots().abandon(ticket) {
-        Some(Ok(Some(grant))) => {
+        Some(Ok(Reply::Granted(grant))) => {
             let hold = grant.hold;
             grant.context.release();
             drop(grant);

@@ -5,10 +5,12 @@ use std::time::Duration;
 use super::ledger::Disagreement;
 use crate::context::Cause;
 use crate::error::{Error, SqlState, Unsuitability};
+use crate::holders::{Holder, Holders, Place, SessionInfo, Waiter};
 use crate::key::Key;
 use crate::proto::fault::{Fault, Unsuitable, Violation};
 use crate::proto::fields::ServerError;
 use crate::proto::frontend::KeyParameters;
+use crate::proto::listing::{self, Entry, Listing, Role};
 use crate::proto::statement;
 use crate::token::Token;
 
@@ -109,6 +111,50 @@ pub(crate) fn reply_overdue(limit: Duration, server: &str) -> Error {
         reason: format!("no answer within {limit:?}; check the network, or raise reply_timeout")
             .into(),
         source: None,
+    }
+}
+
+/// Who holds a key and who waits for it.
+pub(crate) fn holders(listing: Listing) -> Holders {
+    let mut holders = Holders {
+        holders: Vec::new(),
+        waiters: Vec::new(),
+        holder_count: listing.holders,
+        waiter_count: listing.waiters,
+    };
+    for entry in listing.entries {
+        let (role, place) = (entry.role, place(entry.place));
+        let session = session(entry);
+        match role {
+            Role::Holds { shared } => holders.holders.push(Holder { shared, place, session }),
+            Role::Blocked { shared } => {
+                holders.waiters.push(Waiter { shared: Some(shared), place, session });
+            }
+            Role::Registered => holders.waiters.push(Waiter { shared: None, place, session }),
+        }
+    }
+    holders
+}
+
+fn place(place: listing::Place) -> Place {
+    match place {
+        listing::Place::Key => Place::Key,
+        listing::Place::Slot(slot) => Place::Slot(slot),
+        listing::Place::AnySlot => Place::AnySlot,
+    }
+}
+
+fn session(entry: Entry) -> SessionInfo {
+    SessionInfo {
+        process_id: entry.process_id,
+        is_own: entry.is_own,
+        is_restricted: entry.is_restricted,
+        application_name: entry.application_name.map(String::from),
+        client_address: entry.address,
+        client_port: entry.port,
+        connected_for: entry.session,
+        transaction_for: entry.transaction,
+        statement_for: entry.statement,
     }
 }
 

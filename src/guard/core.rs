@@ -162,6 +162,15 @@ impl Core {
         self.ledger.downgrade(ticket, hold, sink);
     }
 
+    /// Asks who holds a key.
+    pub(crate) fn inquire(&mut self, ticket: Ticket, key: Key, sink: &mut impl Sink) {
+        match &self.link {
+            Link::Ready { .. } => self.ledger.inquire(ticket, key, sink),
+            Link::Closed => sink.failed(ticket, Error::Closed),
+            _ => sink.failed(ticket, Error::Unavailable { last: self.last_error.clone() }),
+        }
+    }
+
     pub(crate) fn abandon(&mut self, ticket: Ticket, sink: &mut impl Sink) -> bool {
         self.ledger.abandon(ticket, sink)
     }
@@ -365,6 +374,11 @@ impl Core {
                 self.heard(sink);
                 self.ledger.tick(now);
                 self.ledger.answered(Op::from_number(ticket), value, sink)
+            }
+            Event::Listed { ticket, listing } => {
+                self.heard(sink);
+                self.ledger.tick(now);
+                self.ledger.inquiry_answered(Op::from_number(ticket), listing, sink)
             }
             Event::Failed { ticket, error } => {
                 let error = convert::statement_error(&error);

@@ -8,11 +8,13 @@ use std::sync::{Arc, Weak};
 use std::task::{Wake, Waker};
 
 use super::Shared;
+use super::convert;
 use super::ledger::{Sink, Terms};
 use crate::clock::Time;
 use crate::context::{Cause, Context, HoldContext};
 use crate::error::Error;
-use crate::slots::{Drive, Grant, HoldId, Ticket};
+use crate::proto::listing::Listing;
+use crate::slots::{Drive, Grant, HoldId, Reply, Ticket};
 use crate::timer::{self, Alarm};
 
 /// The contexts of the held locks, by the hold's place.
@@ -108,7 +110,7 @@ impl Sink for Settler<'_> {
         self.holds.held[place] = Some(Held { context: held, _alarm: alarm });
         let Terms { token, since } = terms;
         let grant = Grant { hold, context, token, since };
-        let wanted = self.shared.slots.answer(ticket, Ok(Some(grant))).is_ok();
+        let wanted = self.shared.slots.answer(ticket, Ok(Reply::Granted(grant))).is_ok();
         if !wanted {
             self.retire(hold, Cause::Released);
         }
@@ -117,7 +119,7 @@ impl Sink for Settler<'_> {
 
     fn refused(&mut self, ticket: Ticket) {
         // Who has gone does not want to know; the slot is freed with its Abandon.
-        let _ = self.shared.slots.answer(ticket, Ok(None));
+        let _ = self.shared.slots.answer(ticket, Ok(Reply::Nothing));
     }
 
     fn failed(&mut self, ticket: Ticket, error: Error) {
@@ -125,7 +127,12 @@ impl Sink for Settler<'_> {
     }
 
     fn done(&mut self, ticket: Ticket) {
-        let _ = self.shared.slots.answer(ticket, Ok(None));
+        let _ = self.shared.slots.answer(ticket, Ok(Reply::Nothing));
+    }
+
+    fn listed(&mut self, ticket: Ticket, listing: Box<Listing>) {
+        let holders = Box::new(convert::holders(*listing));
+        let _ = self.shared.slots.answer(ticket, Ok(Reply::Holders(holders)));
     }
 
     fn forgotten(&mut self, ticket: Ticket) {

@@ -163,6 +163,7 @@ impl Guard {
                     Some(Work::Downgrade(hold)) => {
                         self.core.downgrade(ticket, hold, &mut settler);
                     }
+                    Some(Work::Holders(key)) => self.core.inquire(ticket, key, &mut settler),
                     // Its owner has gone, and the Abandon follows.
                     None => {}
                 },

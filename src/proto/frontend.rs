@@ -182,3 +182,6 @@ pub const STATEMENT_MAX: usize = 256;
 
 /// The most bytes that the Parse of a lock statement takes.
 pub const PARSE_MAX: usize = 512;
+
+/// The same of the statement that asks who holds a key.
+pub const LONG_PARSE_MAX: usize = 2048;

@@ -1,7 +1,7 @@
 //! The wire protocol: a minimal PostgreSQL frontend as plain values.
 //!
-//! Nothing here knows a socket, a thread, a clock or a random source, and nothing allocates once a
-//! [`Session`](session::Session) is ready. Bytes go in, bytes and events come out, in whatever
+//! Nothing here knows a socket, a thread, a clock or a random source, and nothing but a [`listing`]
+//! allocates once a [`Session`](session::Session) is ready. Bytes go in, bytes and events come out, in whatever
 //! pieces the network likes: any split of the same bytes gives the same events. Bytes from the
 //! server are hostile (invariant I10): every length is checked against a cap before a body is
 //! waited for, every body must be used up exactly, and a message that the state does not expect
@@ -18,6 +18,7 @@
 //! | [`probe`] | what is asked to find out whether the server's locks hold |
 //! | [`settings`] | the session settings, and what must be read back |
 //! | [`statement`], [`companion`] | the lock statements, and the keys by which waiters are found |
+//! | [`listing`] | who holds a key and who waits for it, as the server tells it |
 //! | [`session`] | the prepared session and its statements in flight |
 #![cfg_attr(
     not(any(fuzzing, feature = "__internals")),
@@ -46,6 +47,7 @@ pub mod fault;
 pub mod fields;
 pub mod frontend;
 pub mod handshake;
+pub mod listing;
 pub mod md5;
 pub mod probe;
 #[cfg(any(test, fuzzing, feature = "__internals"))]

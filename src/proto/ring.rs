@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use super::backend::{self, BackendMessage};
 use super::fault::{Fault, Violation};
 use super::fields::{Fields, ServerError, Severity};
+use super::listing::Listing;
 use super::session::Event;
 use super::statement::{Shape, Value};
 
@@ -19,6 +20,8 @@ pub(super) struct Ring {
     capacity: usize,
     /// A warning that came with a statement whose commit has to be durable.
     doubt: Option<Box<ServerError>>,
+    /// The row of a statement that asks who holds a key, until its CommandComplete.
+    listing: Option<Box<Listing>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -67,7 +70,7 @@ pub(super) enum Progress {
 
 impl Ring {
     pub(super) fn new(capacity: usize) -> Self {
-        Self { pending: VecDeque::with_capacity(capacity), capacity, doubt: None }
+        Self { pending: VecDeque::with_capacity(capacity), capacity, doubt: None, listing: None }
     }
 
     /// How many more fit.
@@ -81,7 +84,8 @@ impl Ring {
 
     pub(super) fn push_statement(&mut self, ticket: u64, shape: Shape, commits: bool) {
         let reply = match shape {
-            Shape::Nothing => Reply::ParseComplete,
+            // These are not prepared.
+            Shape::Nothing | Shape::Listing => Reply::ParseComplete,
             _ => Reply::BindComplete,
         };
         self.pending.push_back(Pending::Statement { ticket, shape, commits, reply });
@@ -170,12 +174,20 @@ impl Ring {
                         Shape::Nothing => Reply::CommandComplete { value: Value::Done },
                         _ => Reply::DataRow,
                     },
+                    (Reply::DataRow, BackendMessage::DataRow(row)) if *shape == Shape::Listing => {
+                        self.listing = Some(Box::new(Listing::read(row)?));
+                        Reply::CommandComplete { value: Value::Done }
+                    }
                     (Reply::DataRow, BackendMessage::DataRow(row)) => {
                         Reply::CommandComplete { value: shape.read(row)?? }
                     }
                     (Reply::CommandComplete { value }, BackendMessage::CommandComplete) => {
                         if !*commits {
-                            let event = Event::Answer { ticket: *ticket, value };
+                            let ticket = *ticket;
+                            let event = match self.listing.take() {
+                                Some(listing) => Event::Listed { ticket, listing },
+                                None => Event::Answer { ticket, value },
+                            };
                             self.pending.pop_front();
                             return Ok(Progress::Event(event));
                         }
@@ -203,6 +215,7 @@ impl Ring {
                 let event = Event::Failed { ticket: *ticket, error };
                 self.pending.pop_front();
                 self.doubt = None;
+                self.listing = None;
                 self.mark_skipping();
                 Ok(Progress::Event(event))
             }

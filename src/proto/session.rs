@@ -17,11 +17,12 @@ use super::buffer::{Body, ReadBuf, WriteBuf};
 use super::companion;
 use super::fault::{Fault, Unsuitable};
 use super::fields::ServerError;
-use super::frontend::{self, KeyParameters, PARSE_MAX, STATEMENT_MAX};
+use super::frontend::{self, KeyParameters, LONG_PARSE_MAX, PARSE_MAX, STATEMENT_MAX};
 use super::handshake::{Greeting, Handshake, Startup, Step};
+use super::listing::Listing;
 use super::probe::Question;
 use super::ring::{Progress, Ring};
-use super::statement::{Definition, PREPARED_AT_START, Statement, UNNAMED, Value};
+use super::statement::{Definition, PREPARED_AT_START, Shape, Statement, Value};
 
 /// The sizes of a session, fixed when it is made (invariant I6).
 #[derive(Debug, Clone, Copy)]
@@ -54,6 +55,13 @@ pub enum Event {
         ticket: u64,
         /// What it said.
         value: Value,
+    },
+    /// The answer of a statement that asks who holds a key.
+    Listed {
+        /// The statement.
+        ticket: u64,
+        /// Who holds it.
+        listing: Box<Listing>,
     },
     /// A statement failed; whether it took effect is not known (invariant I2).
     Failed {
@@ -129,7 +137,13 @@ enum Batch {
 }
 
 /// What has to fit before a statement is taken: itself, what prepares it, and its Sync.
-const SUBMIT_ROOM: usize = PARSE_MAX + 2 * STATEMENT_MAX;
+fn submit_room(definition: &Definition) -> usize {
+    let parse = match definition.shape {
+        Shape::Listing => LONG_PARSE_MAX,
+        _ => PARSE_MAX,
+    };
+    parse.saturating_add(2 * STATEMENT_MAX)
+}
 
 // The longest message always fits, so that a full buffer always holds a whole one.
 const _: () = assert!(SessionLimits::DEFAULT.read_buffer > backend::FRAME_MAX);
@@ -200,12 +214,13 @@ impl Session {
     /// failure, and some statements share their Sync with no other.
     pub fn submit(&mut self, statement: &Statement, ticket: u64) -> Result<(), Refused> {
         let definition = statement.definition();
-        let is_alone = statement.commits() || definition.index == UNNAMED;
+        let is_alone = statement.is_alone();
         let bit = 1_u64.checked_shl(definition.index.into()).unwrap_or(0);
         let is_prepared = self.prepared & bit != 0;
         // Room is kept for the Sync that has to follow.
         let places = if is_prepared { 2 } else { 3 };
-        if !self.is_ready() || self.ring.room() < places || self.outgoing.room() < SUBMIT_ROOM {
+        let room = submit_room(&definition);
+        if !self.is_ready() || self.ring.room() < places || self.outgoing.room() < room {
             return Err(Refused::Busy);
         }
         let fits = match self.batch {

@@ -6,6 +6,7 @@ use crate::error::Unsuitability;
 use crate::guard::ledger::Terms;
 use crate::proto::authentication::Methods;
 use crate::proto::handshake::Startup;
+use crate::proto::listing::Listing;
 use crate::proto::rehearsal::{self, message};
 
 mod connecting;
@@ -18,6 +19,7 @@ struct Outcomes {
     released: Vec<HoldId>,
     lost: Vec<Cause>,
     believed: Vec<Time>,
+    listed: Vec<(Ticket, Listing)>,
 }
 
 impl Sink for Outcomes {
@@ -38,6 +40,9 @@ impl Sink for Outcomes {
     }
     fn believed(&mut self, until: Time) {
         self.believed.push(until);
+    }
+    fn listed(&mut self, ticket: Ticket, listing: Box<Listing>) {
+        self.listed.push((ticket, *listing));
     }
     fn lost(&mut self, _: HoldId, cause: Cause) {
         self.lost.push(cause);

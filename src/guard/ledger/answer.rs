@@ -20,7 +20,7 @@ impl Ledger {
         sink: &mut impl Sink,
     ) -> Result<(), Disagreement> {
         self.finish_op(op);
-        if op.is_about_channel() {
+        if !op.is_about_key() {
             return Ok(());
         }
         let entry = op.entry;
@@ -234,6 +234,7 @@ impl Ledger {
                 return Ok(());
             }
             OpKind::Unlisten => return Ok(()),
+            OpKind::Inquire => return self.inquiry_failed(op, error, sink),
             _ => {}
         }
         let entry = op.entry;
@@ -355,7 +356,7 @@ impl Ledger {
     }
 
     pub(super) fn mark_sent(&mut self, op: Op, value: bool) {
-        if op.is_about_channel() {
+        if !op.is_about_key() {
             return;
         }
         if let (true, Attempt::Trying { sent, .. }) =

@@ -23,6 +23,7 @@
 
 mod answer;
 mod attempt;
+mod inquiry;
 mod op;
 mod rivals;
 mod tables;
@@ -42,6 +43,7 @@ use crate::context::Cause;
 use crate::error::{Error, Outcome};
 use crate::key::Key;
 use crate::proto::companion::{self, CHANNELS};
+use crate::proto::listing::Listing;
 use crate::proto::statement::Statement;
 use crate::slots::{HoldId, Mode, Ticket, Want, Wish};
 use crate::token::Token;
@@ -58,6 +60,8 @@ pub(crate) trait Sink {
     fn forgotten(&mut self, ticket: Ticket);
     /// An awaited unlock or downgrade was answered.
     fn done(&mut self, ticket: Ticket);
+    /// Who holds a key was asked, and this is the answer.
+    fn listed(&mut self, ticket: Ticket, listing: Box<Listing>);
     /// Until when the session's locks are provably held, told before a grant is.
     fn believed(&mut self, _until: Time) {}
     /// A hold was let go. Its place may be that of the next one at once.
@@ -365,7 +369,10 @@ impl Ledger {
 
     /// The slot that a statement in flight will answer.
     pub(crate) fn slot_of(&self, op: Op) -> Option<u32> {
-        if op.is_about_channel() {
+        if op.kind == OpKind::Inquire {
+            return Some(op.entry);
+        }
+        if !op.is_about_key() {
             return None;
         }
         if op.tells {

@@ -48,6 +48,8 @@ pub(crate) enum OpKind {
     Listen,
     /// No more.
     Unlisten,
+    /// Ask who holds a key. The number of the slot that asks is in the place of the entry.
+    Inquire,
 }
 
 /// A statement to send. The number goes through the session as its ticket.
@@ -88,6 +90,7 @@ impl Op {
             OpKind::Knock => (18, 0),
             OpKind::Unknock => (19, 0),
             OpKind::Unlock => (20, 0),
+            OpKind::Inquire => (21, 0),
         };
         u64::from(self.entry) << 32 | u64::from(detail) << 16 | u64::from(self.tells) << 8 | kind
     }
@@ -116,14 +119,15 @@ impl Op {
             17 => OpKind::Unlisten,
             18 => OpKind::Knock,
             19 => OpKind::Unknock,
+            21 => OpKind::Inquire,
             _ => OpKind::Unlock,
         };
         Self { kind, tells: number >> 8 & 1 == 1, entry: (number >> 32) as u32 }
     }
 
-    /// Whether it concerns a channel and no key.
-    pub(super) fn is_about_channel(self) -> bool {
-        matches!(self.kind, OpKind::Listen | OpKind::Unlisten)
+    /// Whether it changes what the session has of a key: not a channel, and no question.
+    pub(super) fn is_about_key(self) -> bool {
+        !matches!(self.kind, OpKind::Listen | OpKind::Unlisten | OpKind::Inquire)
     }
 }
 
@@ -135,6 +139,7 @@ impl Ledger {
             OpKind::Listen => return Statement::Listen(channel),
             OpKind::Unlisten => return Statement::Unlisten(channel),
             OpKind::Token => return Statement::Token,
+            OpKind::Inquire => return self.inquiry(op),
             _ => {}
         }
         let key = parameters(self.entries[op.entry as usize].key);
@@ -172,7 +177,9 @@ impl Ledger {
             (OpKind::OpenGate, _) => Statement::OpenGate(key),
             (OpKind::DropGate, _) => Statement::Unlock(companion::gate(key)),
             (OpKind::Wake, _) => Statement::Wake(key),
-            (OpKind::Token | OpKind::Listen | OpKind::Unlisten, _) => Statement::Token,
+            (OpKind::Token | OpKind::Listen | OpKind::Unlisten | OpKind::Inquire, _) => {
+                Statement::Token
+            }
         }
     }
 

@@ -204,14 +204,14 @@ impl Ledger {
     // ----- statements -----
 
     pub(super) fn push_op(&mut self, op: Op) {
-        if !op.is_about_channel() {
+        if op.is_about_key() {
             self.entries[op.entry as usize].ops += 1;
         }
         self.outbox.push_back(op);
     }
 
     pub(super) fn finish_op(&mut self, op: Op) {
-        if !op.is_about_channel() {
+        if op.is_about_key() {
             let ops = &mut self.entries[op.entry as usize].ops;
             *ops = ops.saturating_sub(1);
         }

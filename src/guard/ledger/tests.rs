@@ -18,6 +18,7 @@ struct Outcomes {
     forgotten: Vec<Ticket>,
     done: Vec<Ticket>,
     lost: Vec<(HoldId, Cause)>,
+    listed: Vec<(Ticket, Listing)>,
     /// Tickets whose owners have gone without the ledger knowing yet.
     gone: Vec<Ticket>,
 }
@@ -43,6 +44,9 @@ impl Sink for Outcomes {
         self.done.push(ticket);
     }
     fn released(&mut self, _: HoldId) {}
+    fn listed(&mut self, ticket: Ticket, listing: Box<Listing>) {
+        self.listed.push((ticket, *listing));
+    }
     fn lost(&mut self, hold: HoldId, cause: Cause) {
         self.lost.push((hold, cause));
     }

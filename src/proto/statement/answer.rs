@@ -2,6 +2,7 @@
 
 use super::super::backend::DataRow;
 use super::super::fault::{Unsuitable, Violation};
+use super::super::listing::Listing;
 
 /// What a statement answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +57,8 @@ pub enum Shape {
     Slot(u16),
     /// A log sequence number, or NULL, and a timeline.
     Token,
+    /// A [`Listing`].
+    Listing,
     /// No row.
     Nothing,
 }
@@ -114,6 +117,11 @@ impl Shape {
                 };
                 let Some(timeline) = timeline else { return Ok(Err(Unsuitable::Standby)) };
                 Value::Token(token(lsn, timeline)?)
+            }
+            // The session keeps what is in it; no value has room for that.
+            Self::Listing => {
+                Listing::read(row)?;
+                Value::Done
             }
             Self::Nothing => return Err(malformed("a row of a statement that has none")),
         };

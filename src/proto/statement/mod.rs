@@ -69,6 +69,10 @@ pub enum Statement {
     Listen(u8),
     /// Listens to it no more.
     Unlisten(u8),
+    /// Asks who holds a key or a slot of it, and who waits for one. To be followed by a Sync of its
+    /// own, and not prepared: should the server not know what it asks for, nothing else fails with
+    /// it.
+    Holders(KeyParameters),
 }
 
 /// A counted lock: how many slots it has, and which of them this session holds. A session does not
@@ -115,6 +119,8 @@ const GATED: [&[i32]; 2] = [
 ];
 /// The types of a counted lock's first key, its waiters key, its count, and the held slots.
 const COUNTED: &[i32] = &[INT8_OID, INT4_OID, INT4_OID, INT4_OID, BYTEA_OID];
+/// The types of what [`write_locks`] writes.
+const LOCKS: &[i32] = &[INT8_OID, INT4_OID, INT8_OID, INT8_OID, INT8_OID];
 
 impl Statement {
     /// How it is prepared; by another name for each key space.
@@ -156,12 +162,18 @@ impl Statement {
             Self::Token => one(35, "k", text::TOKEN, &[], Shape::Token),
             Self::Listen(channel) => unnamed(text::LISTEN, *channel),
             Self::Unlisten(channel) => unnamed(text::UNLISTEN, *channel),
+            Self::Holders(_) => one(UNNAMED, "", text::HOLDERS, LOCKS, Shape::Listing),
         }
     }
 
     /// Whether its answer counts only once its Sync is answered: its commit makes it durable.
     pub fn commits(&self) -> bool {
         matches!(self, Self::Fence(_) | Self::Token)
+    }
+
+    /// Whether it shares its Sync with no other.
+    pub fn is_alone(&self) -> bool {
+        self.commits() || matches!(self, Self::Listen(_) | Self::Unlisten(_) | Self::Holders(_))
     }
 
     /// Writes its parameters: as many values as it has types.
@@ -185,6 +197,7 @@ impl Statement {
                 let first = KeyParameters::Bigint(*first);
                 companion::waiters(first).write(body);
             }
+            Self::Holders(key) => write_locks(*key, body),
             Self::TryLock(key)
             | Self::Unlock(key)
             | Self::TryLockShared(key)
@@ -208,6 +221,29 @@ impl Statement {
                 companion::waiters(*key).write(body);
                 companion::gate(*key).write(body);
             }
+        }
+    }
+}
+
+/// Writes where `pg_locks` has a key, its waiters key, its first slot and the waiters key of that.
+fn write_locks(key: KeyParameters, body: &mut Body<'_>) {
+    let first = KeyParameters::Bigint(companion::first_slot(key));
+    let (number, space) = in_pg_locks(key);
+    KeyParameters::Bigint(number).write(body);
+    body.i32(4);
+    body.i32(space);
+    for (number, _) in [companion::waiters(key), first, companion::waiters(first)].map(in_pg_locks)
+    {
+        KeyParameters::Bigint(number).write(body);
+    }
+}
+
+/// `classid` and `objid` of a key in one number, and its `objsubid` (manual: view-pg-locks).
+fn in_pg_locks(key: KeyParameters) -> (i64, i32) {
+    match key {
+        KeyParameters::Bigint(number) => (number, 1),
+        KeyParameters::Pair(high, low) => {
+            ((u64::from(high as u32) << 32 | u64::from(low as u32)) as i64, 2)
         }
     }
 }

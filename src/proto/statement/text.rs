@@ -250,6 +250,39 @@ pub(super) const TOKEN: &str = concat!(
     timeline!()
 );
 
+/// The answer is described in [`listing`](super::super::listing). `s` tells what a lock is to the
+/// key: -1 the key's own, from 0 on a slot's, below -1 a registration as a waiter.
+///
+/// The view `pg_stat_activity` is not used, but the function that it is made of (manual:
+/// monitoring-stats): the view also reads `pg_database` and `pg_authid`, for which a statement can
+/// be made to wait (invariant I5).
+pub(super) const HOLDERS: &str = "SELECT int4send(count(*) FILTER (WHERE holds)::int4) || \
+     int4send(count(*) FILTER (WHERE NOT holds)::int4) || timestamptz_send(clock_timestamp()) || \
+     coalesce(string_agg(entry, '' ORDER BY n) FILTER (WHERE n <= 32), '') FROM (\
+     SELECT holds, row_number() OVER (ORDER BY holds DESC, s, l.pid) AS n, \
+     int4send(coalesce(l.pid, 0)) || textsend(\
+     CASE WHEN granted THEN CASE mode WHEN 'ShareLock' THEN 's' ELSE 'e' END \
+     ELSE CASE mode WHEN 'ShareLock' THEN 'v' ELSE 'w' END END || \
+     CASE WHEN l.pid = pg_backend_pid() THEN 'o' WHEN backend_start IS NULL THEN 'x' ELSE 'v' END) \
+     || int2send(s::int2) || timestamptz_send(coalesce(backend_start, '-infinity')) || \
+     timestamptz_send(coalesce(xact_start, '-infinity')) || \
+     timestamptz_send(coalesce(query_start, '-infinity')) || int4send(coalesce(client_port, -2)) || \
+     int2send(coalesce(length(address), -1)::int2) || coalesce(address, '') || \
+     int2send(coalesce(length(name), -1)::int2) || coalesce(name, '') AS entry FROM (\
+     SELECT *, granted AND s >= -1 AS holds FROM (SELECT *, CASE \
+     WHEN space = $2 AND key = $1 THEN -1 \
+     WHEN space = 1 AND key & -1024 = $4 THEN key & 1023 \
+     WHEN NOT granted OR mode <> 'ShareLock' THEN NULL \
+     WHEN space = 2 AND key = $5 THEN -2 \
+     WHEN space = 3 - $2 AND key = $3 THEN -3 END AS s FROM (\
+     SELECT pid, mode, granted, objsubid AS space, classid::int8 << 32 | objid::int8 AS key \
+     FROM pg_locks WHERE locktype = 'advisory' AND database = \
+     (SELECT datid FROM pg_stat_get_activity(pg_backend_pid()))) AS advisory) AS placed \
+     WHERE s IS NOT NULL) AS l LEFT JOIN (\
+     SELECT *, substr(inet_send(client_addr), 5) AS address, \
+     substr(textsend(application_name), 1, 63) AS name FROM pg_stat_get_activity(NULL)) AS a \
+     ON a.pid = l.pid) AS entries";
+
 pub(super) const LISTEN: [&str; CHANNELS as usize] = [
     "LISTEN distlock_0",
     "LISTEN distlock_1",

@@ -172,8 +172,7 @@ impl World {
             return;
         }
         while let Some((op, statement)) = ledger.peek_op().filter(|_| sent < count) {
-            let is_alone = statement.commits()
-                || matches!(statement, Statement::Listen(_) | Statement::Unlisten(_));
+            let is_alone = statement.is_alone();
             if is_alone && sent > 0 {
                 break;
             }
