@@ -292,16 +292,16 @@ fn no_application_name_confuses_the_answer() {
         "𝄞".repeat(40),
         "n".repeat(200),
     ] {
-        let holds = named(&name);
-        let lock = holds.acquire(key).wait().expect("free");
+        let mut holds = shared_cluster().sql();
+        holds.query(&format!("SET application_name = $name${name}$name$"));
+        holds.query(&format!("SELECT pg_advisory_lock({key})"));
         let told = ask(&asks, key);
         let [holder] = &told.holders[..] else { panic!("one holder: {told:?}") };
-        let process_id = holder.session.process_id.expect("it has one");
         let query =
-            format!("SELECT application_name FROM pg_stat_activity WHERE pid = {process_id}");
+            format!("SELECT application_name FROM pg_stat_activity WHERE pid = {}", holds.pid());
         assert_eq!(sql.value(&query), holder.session.application_name, "{name:?}");
         assert!(!told.to_string().contains(char::is_control), "{told}");
-        lock.unlock().expect("it was held");
+        holds.query(&format!("SELECT pg_advisory_unlock({key})"));
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Every script is played whole, one byte at a time, and split at every single position, and must
 //! give the same each time (`script`). The backend's messages are made here by hand (`backend`),
-//! sharing no code with the codec. `handshake`, `authentication` and `ready` are the stories;
+//! sharing no code with the codec. `handshake`, `authentication`, `ready` and `listing` are the
+//! stories;
 //! `states` tries every message in every state against the table in `proto_notes.md`.
 #![cfg(feature = "__internals")]
 
@@ -14,6 +15,8 @@ mod backend;
 mod binding;
 #[path = "session/handshake.rs"]
 mod handshake;
+#[path = "session/listing.rs"]
+mod listing;
 #[path = "support/notes.rs"]
 mod notes;
 #[path = "session/ready.rs"]

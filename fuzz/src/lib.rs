@@ -182,6 +182,7 @@ pub fn any_statement(kind: u8, key: i64) -> Statement {
         21 => Statement::Token,
         22 => Statement::Listen(h % 8),
         23 => Statement::Unlisten(h % 8),
+        24 => Statement::Holders(number),
         _ => Statement::Release(number),
     }
 }

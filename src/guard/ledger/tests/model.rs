@@ -77,6 +77,7 @@ impl World {
                 self.deliver(peer);
             }
             36 => self.pass(Duration::from_millis(1)),
+            38 => self.inquire(peer),
             37 if kills && self.pick(20) == 0 => self.lose(peer),
             _ => self.send(peer),
         }
@@ -110,6 +111,15 @@ impl World {
         open.push((ticket, key, wish));
         ledger.tick(now);
         ledger.request(ticket, key, wish, mode, outcomes);
+    }
+
+    fn inquire(&mut self, peer: usize) {
+        let key = key((self.jitter.next() % KEYS) as i64);
+        let Some(ticket) = self.ticket(peer) else { return };
+        let Peer { ledger, outcomes, open, .. } = &mut self.peers[peer];
+        open.push((ticket, key, Wish::PLAIN));
+        ledger.tick(self.now);
+        ledger.inquire(ticket, key, outcomes);
     }
 
     fn ticket(&mut self, peer: usize) -> Option<Ticket> {
@@ -191,7 +201,10 @@ impl World {
     /// The server runs one lock call. Now and then the statement fails there.
     fn serve(&mut self, peer: usize) -> bool {
         let front = self.server.sessions[peer].asked.front().copied().flatten();
-        let may_fail = front.is_some_and(|(number, _)| Op::from_number(number).kind.is_try());
+        let may_fail = front.is_some_and(|(number, _)| {
+            let kind = Op::from_number(number).kind;
+            kind.is_try() || kind == OpKind::Inquire
+        });
         let fails = (self.fails && may_fail && self.pick(20) == 0).then(|| self.pick(2) == 0);
         self.server.step(peer, fails)
     }
@@ -203,7 +216,14 @@ impl World {
         match message {
             Message::Answer(number, value) => {
                 let op = Op::from_number(number);
-                ledger.answered(op, value, outcomes).expect("model and ledger agree");
+                let agreed = match op.kind {
+                    OpKind::Inquire => {
+                        let nobody = Listing { holders: 0, waiters: 0, entries: Vec::new() };
+                        ledger.inquiry_answered(op, Box::new(nobody), outcomes)
+                    }
+                    _ => ledger.answered(op, value, outcomes),
+                };
+                agreed.expect("model and ledger agree");
             }
             Message::Failed(number) => {
                 let sqlstate = crate::error::SqlState::new(*b"57014");
@@ -251,6 +271,9 @@ impl World {
             }
         }
         for ticket in outcomes.refused.into_iter().chain(outcomes.done) {
+            self.conclude(peer, ticket);
+        }
+        for (ticket, _) in outcomes.listed {
             self.conclude(peer, ticket);
         }
         for (ticket, _) in outcomes.failed {

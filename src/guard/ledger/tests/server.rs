@@ -199,6 +199,7 @@ impl Server {
                 self.sessions[session].listens.push((channel, false));
                 (Some(Value::Done), 0)
             }
+            (Statement::Holders(_), _) => (Some(Value::Done), 0),
             (Statement::Wake(key), _) => {
                 self.sessions[session].notifies.push(key);
                 (Some(Value::Yes), 0)
