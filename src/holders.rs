@@ -223,8 +223,8 @@ pub enum Place {
 /// What the server tells of a session (manual: monitoring-stats, "pg_stat_activity").
 ///
 /// When the key was acquired is not among it: the server does not keep that. The times here are how
-/// long ago something began, by the server's own clock, when it answered; zero if that clock was set
-/// back since.
+/// long ago something began, by the server's own clock, when it answered; zero if that clock was
+/// set back since.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SessionInfo {

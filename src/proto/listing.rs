@@ -1,11 +1,11 @@
 //! Who holds a key and who waits for it, as the one row of
 //! [`Statement::Holders`](super::statement::Statement) tells it.
 //!
-//! The server puts all of it into one `bytea`, so that a session has statements of one row only and
-//! its answer a bound: numbers in network byte order, in front of each text its length. No byte of a
-//! text ends anything, so an application name may hold what it likes. First how many holders and
-//! waiters there are (Int32 each) and the server's clock (Int64: microseconds since 2000, as all
-//! times here); then, of the first [`LISTED_MAX`] of them, holders before waiters:
+//! The server puts all of it into one `bytea`, so that a session has statements of one row only,
+//! and its answer a bound: numbers in network byte order, in front of each text its length. No byte
+//! of a text ends anything, so an application name may hold what it likes. First how many holders
+//! and waiters there are (Int32 each) and the server's clock (Int64: microseconds since 2000, as
+//! all times here); then, of the first [`LISTED_MAX`] of them, holders before waiters:
 //!
 //! | type | meaning |
 //! |---|---|
@@ -18,8 +18,9 @@
 //! | Int16, Byte4 or Byte16 | the client's address; the length -1: none |
 //! | Int16, Byte*n* | the application name; the length -1: none |
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::time::Duration;
+// Of `core`, which has neither sockets nor clocks: these are values.
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::time::Duration;
 
 use super::backend::DataRow;
 use super::companion::SLOTS_MAX;
@@ -250,7 +251,9 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::super::backend::{BackendMessage, Status, decode};
+    use super::super::frontend::{KeyParameters, LONG_PARSE_MAX};
     use super::super::rehearsal;
+    use super::super::statement::Statement;
     use super::*;
 
     const NOW: i64 = 800_000_000_000_000;
@@ -413,6 +416,16 @@ mod tests {
         for values in [&[][..], &[None], &[Some(&good[..]), Some(&good[..])], &[Some(b"")]] {
             assert!(matches!(read(values), Err(Violation::Malformed { .. })), "{values:?}");
         }
+    }
+
+    #[test]
+    fn the_statement_keeps_to_the_limits() {
+        let query = Statement::Holders(KeyParameters::Bigint(1)).definition().query;
+        assert!(query.contains(&format!("n <= {LISTED_MAX})")));
+        assert!(query.contains(&format!("substr(textsend(application_name), 1, {NAME_MAX})")));
+        assert!(query.contains(&format!("key & -{SLOTS_MAX} = $4")));
+        // Its other fields have less than 64 bytes.
+        assert!(query.len() + 64 <= LONG_PARSE_MAX, "{} bytes", query.len());
     }
 
     /// The longest that a server can have to say fits the longest row that is taken.

@@ -138,7 +138,7 @@ fn a_second_row_or_none_ends_the_session() {
 fn a_row_that_is_longer_than_any_answer_is_refused_from_its_header() {
     let script = asked().says(parse_complete()).says(bind_complete());
     let row = message(b'D', &vec![0; 4093]);
-    let fault = script.says(row).fails();
+    let fault = script.says(row[..5].to_vec()).fails();
     assert!(matches!(fault, Fault::Violation(Violation::Length { .. })), "{fault}");
 }
 

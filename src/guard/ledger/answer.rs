@@ -228,12 +228,11 @@ impl Ledger {
         self.batch_failed = true;
         self.finish_op(op);
         match op.kind {
-            OpKind::Listen => {
-                // This server has no LISTEN, or not for us: then waiters poll.
-                self.can_listen = false;
+            // This server has no LISTEN, or not for us: then waiters poll.
+            OpKind::Listen | OpKind::Unlisten => {
+                self.can_listen &= op.kind == OpKind::Unlisten;
                 return Ok(());
             }
-            OpKind::Unlisten => return Ok(()),
             OpKind::Inquire => return self.inquiry_failed(op, error, sink),
             _ => {}
         }

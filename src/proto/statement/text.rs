@@ -266,9 +266,10 @@ pub(super) const HOLDERS: &str = "SELECT int4send(count(*) FILTER (WHERE holds):
      CASE WHEN l.pid = pg_backend_pid() THEN 'o' WHEN backend_start IS NULL THEN 'x' ELSE 'v' END) \
      || int2send(s::int2) || timestamptz_send(coalesce(backend_start, '-infinity')) || \
      timestamptz_send(coalesce(xact_start, '-infinity')) || \
-     timestamptz_send(coalesce(query_start, '-infinity')) || int4send(coalesce(client_port, -2)) || \
-     int2send(coalesce(length(address), -1)::int2) || coalesce(address, '') || \
-     int2send(coalesce(length(name), -1)::int2) || coalesce(name, '') AS entry FROM (\
+     timestamptz_send(coalesce(query_start, '-infinity')) || \
+     int4send(coalesce(client_port, -2)) || int2send(coalesce(length(address), -1)::int2) || \
+     coalesce(address, '') || int2send(coalesce(length(name), -1)::int2) || \
+     coalesce(name, '') AS entry FROM (\
      SELECT *, granted AND s >= -1 AS holds FROM (SELECT *, CASE \
      WHEN space = $2 AND key = $1 THEN -1 \
      WHEN space = 1 AND key & -1024 = $4 THEN key & 1023 \
