@@ -124,10 +124,9 @@ fn a_refused_try_can_ask_who_is_at_it() {
 #[test]
 fn each_session_that_shares_a_key_is_told_once() {
     let (managers, key) = ([named("a"), named("b"), named("c")], unique_pair());
-    let locks = managers.each_ref().map(|manager| {
-        let both = [(); 2].map(|()| manager.acquire(key).shared().wait().expect("shared"));
-        both
-    });
+    let locks = managers
+        .each_ref()
+        .map(|manager| [(); 2].map(|()| manager.acquire(key).shared().wait().expect("shared")));
     let told = ask(&managers[0], key);
     let found: BTreeSet<_> = names(&told).into_iter().collect();
     assert_eq!(found, BTreeSet::from(["a", "b", "c"]));

@@ -106,7 +106,7 @@ pub const HEADER: usize = 5;
 pub const FRAME_MAX: usize = 30_001;
 
 /// The longest DataRow, without its type byte.
-pub const DATA_ROW_MAX: usize = 4096;
+pub const DATA_ROW_MAX: u32 = 4096;
 
 /// Decodes the message at the front of `input`.
 ///
@@ -148,7 +148,7 @@ fn kind(tag: u8) -> Result<Kind, Violation> {
         b'K' => ("BackendKeyData", 12, 264),
         b'2' => ("BindComplete", 4, 4),
         b'C' => ("CommandComplete", 5, 256),
-        b'D' => ("DataRow", 6, DATA_ROW_MAX as u32),
+        b'D' => ("DataRow", 6, DATA_ROW_MAX),
         b'E' => ("ErrorResponse", 5, 30_000),
         b'v' => ("NegotiateProtocolVersion", 12, 4096),
         b'N' => ("NoticeResponse", 5, 30_000),

@@ -35,7 +35,7 @@ pub const NAME_MAX: usize = 63;
 /// The most bytes of the answer: it has to fit into a DataRow, with the row's 10 bytes in front.
 pub const LISTING_MAX: usize = 16 + LISTED_MAX * (4 + 2 + 2 + 24 + 4 + 2 + 16 + 2 + NAME_MAX);
 
-const _: () = assert!(LISTING_MAX + 10 <= super::backend::DATA_ROW_MAX);
+const _: () = assert!(LISTING_MAX + 10 <= super::backend::DATA_ROW_MAX as usize);
 
 /// Who holds a key and who waits for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -399,7 +399,7 @@ mod tests {
             port,
             length,
         ] {
-            assert_eq!(parse(&bytes(1, 0, &[wrong.clone()])), None, "{wrong:?}");
+            assert_eq!(parse(&bytes(1, 0, std::slice::from_ref(&wrong))), None, "{wrong:?}");
         }
         for (holders, waiters) in [(-1, 0), (0, -1), (2, 0), (0, 0), (i32::MIN, i32::MAX)] {
             assert_eq!(parse(&bytes(holders, waiters, &[plain(b'e', -1)])), None);
