@@ -64,8 +64,7 @@ fn sql_key(key: Key) -> String {
 }
 
 /// A session of another program that waits inside a statement; the thread ends with it.
-fn blocked(key: Key, shared: bool) -> (i32, thread::JoinHandle<()>) {
-    let mut sql = shared_cluster().sql();
+fn blocked(mut sql: Sql, key: Key, shared: bool) -> (i32, thread::JoinHandle<()>) {
     let (pid, suffix) = (sql.pid(), if shared { "_shared" } else { "" });
     let statement = format!("SELECT pg_advisory_lock{suffix}{}", sql_key(key));
     (pid, thread::spawn(move || drop(sql.query(&statement))))
@@ -176,7 +175,7 @@ fn waiters_of_managers_and_of_other_programs_are_told() {
             move || waits.acquire(key).timeout(LIMIT).wait().map(drop)
         });
         wait_until("it has registered", LIMIT, || ask(&holds, key).waiter_count == 1);
-        let others = [blocked(key, false), blocked(key, true)];
+        let others = [false, true].map(|shared| blocked(shared_cluster().sql(), key, shared));
         wait_until("all of them wait", LIMIT, || ask(&holds, key).waiter_count == 3);
         let told = ask(&holds, key);
         assert_eq!(told.holder_count, 1);
@@ -306,16 +305,17 @@ fn no_application_name_confuses_the_answer() {
 
 #[test]
 fn more_holders_than_can_be_listed_are_counted() {
-    let (manager, key) = (manager(), unique_key());
+    let (cluster, key) = (TempCluster::start(), 7);
+    let manager = Manager::connect(cluster.url()).expect("connects");
     let shares = |_| {
-        let mut sql = shared_cluster().sql();
+        let mut sql = cluster.sql();
         // As long as a name can be.
         sql.query(&format!("SET application_name = '{}'", "n".repeat(63)));
         sql.query(&format!("SELECT pg_advisory_lock_shared({key})"));
         sql
     };
     let sharers: Vec<Sql> = (0..LISTED_MAX + 8).map(shares).collect();
-    let (_, waits) = blocked(key.into(), false);
+    let (_, waits) = blocked(cluster.sql(), key.into(), false);
     wait_until("the waiter is counted", LIMIT, || ask(&manager, key).waiter_count == 1);
     let told = ask(&manager, key);
     assert_eq!(told.holder_count as usize, sharers.len());
