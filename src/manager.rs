@@ -175,7 +175,11 @@ impl Manager {
 
     /// Asks the server who holds a key, and who waits for it: in this database, by this library or
     /// any other program. One round trip, on the manager's one session, when the [`Inquiry`] is
-    /// ended by [`wait`](Inquiry::wait) or `.await`. It takes no lock and delays none.
+    /// ended by [`wait`](Inquiry::wait) or `.await`. It takes no lock.
+    ///
+    /// The server reads its whole lock table for it, which takes milliseconds where a try takes a
+    /// fraction of one, and what else the manager asks for waits behind it: it is for people and
+    /// logs, and for no loop.
     ///
     /// ```no_run
     /// # fn example(manager: &distlock::Manager) -> Result<(), distlock::Error> {

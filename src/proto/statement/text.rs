@@ -255,21 +255,10 @@ pub(super) const TOKEN: &str = concat!(
 ///
 /// The view `pg_stat_activity` is not used, but the function that it is made of (manual:
 /// monitoring-stats): the view also reads `pg_database` and `pg_authid`, for which a statement can
-/// be made to wait (invariant I5).
-pub(super) const HOLDERS: &str = "SELECT int4send(count(*) FILTER (WHERE holds)::int4) || \
-     int4send(count(*) FILTER (WHERE NOT holds)::int4) || timestamptz_send(clock_timestamp()) || \
-     coalesce(string_agg(entry, '' ORDER BY n) FILTER (WHERE n <= 32), '') FROM (\
-     SELECT holds, row_number() OVER (ORDER BY holds DESC, s, l.pid) AS n, \
-     int4send(coalesce(l.pid, 0)) || textsend(\
-     CASE WHEN granted THEN CASE mode WHEN 'ShareLock' THEN 's' ELSE 'e' END \
-     ELSE CASE mode WHEN 'ShareLock' THEN 'v' ELSE 'w' END END || \
-     CASE WHEN l.pid = pg_backend_pid() THEN 'o' WHEN backend_start IS NULL THEN 'x' ELSE 'v' END) \
-     || int2send(s::int2) || timestamptz_send(coalesce(backend_start, '-infinity')) || \
-     timestamptz_send(coalesce(xact_start, '-infinity')) || \
-     timestamptz_send(coalesce(query_start, '-infinity')) || \
-     int4send(coalesce(client_port, -2)) || int2send(coalesce(length(address), -1)::int2) || \
-     coalesce(address, '') || int2send(coalesce(length(name), -1)::int2) || \
-     coalesce(name, '') AS entry FROM (\
+/// be made to wait (invariant I5). Of all that are found, only those that are told are looked up
+/// there: `l` is read three times, which is why the server makes it once.
+pub(super) const HOLDERS: &str = "WITH l AS (\
+     SELECT *, row_number() OVER (ORDER BY holds DESC, s, pid) AS n FROM (\
      SELECT *, granted AND s >= -1 AS holds FROM (SELECT *, CASE \
      WHEN space = $2 AND key = $1 THEN -1 \
      WHEN space = 1 AND key & -1024 = $4 THEN key & 1023 \
@@ -279,10 +268,23 @@ pub(super) const HOLDERS: &str = "SELECT int4send(count(*) FILTER (WHERE holds):
      SELECT pid, mode, granted, objsubid AS space, classid::int8 << 32 | objid::int8 AS key \
      FROM pg_locks WHERE locktype = 'advisory' AND database = \
      (SELECT datid FROM pg_stat_get_activity(pg_backend_pid()))) AS advisory) AS placed \
-     WHERE s IS NOT NULL) AS l LEFT JOIN (\
+     WHERE s IS NOT NULL) AS found) \
+     SELECT int4send((SELECT count(*) FROM l WHERE holds)::int4) || \
+     int4send((SELECT count(*) FROM l WHERE NOT holds)::int4) || \
+     timestamptz_send(clock_timestamp()) || coalesce((SELECT string_agg(\
+     int4send(coalesce(l.pid, 0)) || textsend(\
+     CASE WHEN granted THEN CASE mode WHEN 'ShareLock' THEN 's' ELSE 'e' END \
+     ELSE CASE mode WHEN 'ShareLock' THEN 'v' ELSE 'w' END END || \
+     CASE WHEN l.pid = pg_backend_pid() THEN 'o' WHEN backend_start IS NULL THEN 'x' ELSE 'v' END) \
+     || int2send(s::int2) || timestamptz_send(coalesce(backend_start, '-infinity')) || \
+     timestamptz_send(coalesce(xact_start, '-infinity')) || \
+     timestamptz_send(coalesce(query_start, '-infinity')) || \
+     int4send(coalesce(client_port, -2)) || int2send(coalesce(length(address), -1)::int2) || \
+     coalesce(address, '') || int2send(coalesce(length(name), -1)::int2) || \
+     coalesce(name, ''), '' ORDER BY n) FROM l LEFT JOIN (\
      SELECT *, substr(inet_send(client_addr), 5) AS address, \
      substr(textsend(application_name), 1, 63) AS name FROM pg_stat_get_activity(NULL)) AS a \
-     ON a.pid = l.pid) AS entries";
+     ON a.pid = l.pid WHERE n <= 32), '')";
 
 pub(super) const LISTEN: [&str; CHANNELS as usize] = [
     "LISTEN distlock_0",
