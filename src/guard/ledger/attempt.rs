@@ -167,9 +167,9 @@ impl Ledger {
         state.probed = 0;
         state.notified = false;
         self.locks_used += 1;
-        if self.hand(entry, slot, ticket, token, sink) {
-            self.advance(entry, sink);
-        }
+        self.hand(entry, slot, ticket, token, sink);
+        // Also where the requester has gone: those who came along wait for what became of this try.
+        self.advance(entry, sink);
     }
 
     /// Gives a hold to a request, which may have gone: then it is let go of (I3).
@@ -180,12 +180,11 @@ impl Ledger {
         ticket: Ticket,
         token: Option<Token>,
         sink: &mut impl Sink,
-    ) -> bool {
+    ) {
         let (hold, wanted) = self.offer(entry, slot, ticket, token, sink);
         if !wanted {
             self.let_go(hold, None, sink);
         }
-        wanted
     }
 
     /// Makes a hold and offers it to a request; says whether that is still there.

@@ -6,6 +6,7 @@ use super::*;
 use crate::proto::frontend::KeyParameters;
 use crate::proto::statement::Value;
 
+mod along;
 mod inquiry;
 mod model;
 mod server;

@@ -16,6 +16,7 @@ use super::tables::NONE;
 use super::{Ledger, Op, OpKind, Sink};
 use crate::clock::Time;
 use crate::proto::companion;
+use crate::slots::Want;
 
 /// The pause of a registered waiter before it asks without having been notified; half as long
 /// again each time, up to [`POLL_MAX`].
@@ -115,15 +116,18 @@ impl Ledger {
             return self.race(entry, sink);
         }
         let (listed, probed, refusals) = (state.listed, state.probed, state.refusals);
+        let has_gate = state.gate;
         if !listed && self.can_listen && probed < PROBED_MAX {
             let Some((ticket, first)) = self.first(entry) else { return };
             // What is shared here already must not be taken once more.
             let kind = match self.shares(entry, first.want) {
                 true => OpKind::Knock,
+                // Nor the gate, which a retry has left us.
+                false if has_gate && first.want == Want::Exclusive => OpKind::Try,
                 false => OpKind::Register,
             };
             self.listen(entry);
-            if kind == OpKind::Knock {
+            if kind != OpKind::Register {
                 self.enlist(entry);
             }
             self.dequeue(ticket.slot);
