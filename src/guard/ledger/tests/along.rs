@@ -1,4 +1,5 @@
-//! Requests that came along with a try whose requester has gone by the time it is granted; the gate.
+//! Requests that came along with a try of another, which may have gone by the time it is granted;
+//! and the gate.
 
 use super::*;
 
@@ -35,6 +36,17 @@ fn who_came_along_for_a_slot_is_tried_when_the_first_goes_from_hand_to_hand() {
     assert_eq!(outcomes.granted.len(), 1, "handed over");
     assert_eq!(answer(&mut ledger, &mut outcomes, Value::Slot(1)), OpKind::Try);
     assert_eq!((outcomes.granted[0].0, outcomes.granted[1].0), (ticket(1), ticket(2)));
+}
+
+#[test]
+fn a_try_that_came_along_is_refused_when_the_last_slot_goes_to_another() {
+    let (mut ledger, mut outcomes) = ledger();
+    let one_of = |count| Wish { want: Want::Slot(count), fenced: false };
+    ledger.request(ticket(0), key(7), one_of(2), Mode::Wait, &mut outcomes);
+    ledger.request(ticket(1), key(7), one_of(1), Mode::Try, &mut outcomes);
+    assert!(outcomes.refused.is_empty(), "it sees what becomes of the first");
+    answer(&mut ledger, &mut outcomes, Value::Slot(0));
+    assert_eq!((outcomes.granted.len(), &outcomes.refused[..]), (1, &[ticket(1)][..]));
 }
 
 /// The server counts, and it would be given back once: sharers would be kept out for good.
