@@ -25,6 +25,7 @@ use std::{env, fs};
 
 use board::Board;
 use crew::{Crew, LIMIT};
+use distlock::Key;
 use support::{Sql, StopMode, TempCluster};
 use wire::{Command, Moment, Report, Word};
 
@@ -163,8 +164,8 @@ impl Demo {
     /// Returns the next holder.
     fn end_the_session_of(&mut self, holder: &str) -> Step<String> {
         self.board.section("The holder's session is ended with pg_terminate_backend");
-        let statement = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted";
-        let pid = self.sql.value(statement).ok_or("nobody holds the key in pg_locks")?;
+        let statement = format!("SELECT pid FROM pg_locks WHERE {}", held(worker::KEY));
+        let pid = self.sql.value(&statement).ok_or("nobody holds the key in pg_locks")?;
         thread::sleep(WORK);
         let ended = Moment::now();
         self.board.line(ended, "demo", &format!("ends backend {pid}, the session of {holder}"));
@@ -269,10 +270,10 @@ impl Demo {
     }
 
     fn check_holder(&mut self, name: &str) {
-        let rows = self.sql.query(
-            "SELECT application_name FROM pg_locks JOIN pg_stat_activity USING (pid) \
-             WHERE locktype = 'advisory' AND granted",
-        );
+        let rows = self.sql.query(&format!(
+            "SELECT application_name FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE {}",
+            held(worker::KEY)
+        ));
         let holders: Vec<&str> =
             rows.iter().filter_map(|row| row.first()?.as_deref()?.strip_prefix("demo-")).collect();
         self.board.check(holders == [name], &format!("pg_locks has one holder: {name}"));
@@ -290,4 +291,14 @@ impl Demo {
         let count = self.sql.value(&format!("SELECT count(*) {from}"));
         count.and_then(|count| count.parse().ok()).expect("count(*) is a number")
     }
+}
+
+/// The condition for the row of `pg_locks` that stands for the key's holder: those who wait hold
+/// another advisory lock, which says that they do.
+fn held(key: &str) -> String {
+    let Key::Bigint(key) = Key::from(key) else { panic!("a text is hashed to one bigint") };
+    format!(
+        "locktype = 'advisory' AND granted AND objsubid = 1 \
+         AND (classid::bigint << 32) | objid::bigint = {key}"
+    )
 }

@@ -16,7 +16,8 @@ use distlock::{Canceler, Cause, Config, Context, Error, Lock, Manager};
 
 use crate::wire::{Command, IN_DOUBT, LOST, Moment, OTHER, Report, UNAVAILABLE, Word};
 
-const KEY: &str = "the one key";
+/// What everybody wants.
+pub(crate) const KEY: &str = "the one key";
 
 /// What a round does under the lock, and between two locks.
 const WORK: Duration = Duration::from_millis(2);
