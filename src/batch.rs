@@ -130,7 +130,7 @@ impl Drop for Batch {
                 let hold = grant.hold;
                 grant.context.release();
                 drop(grant);
-                self.drive.slots().release(hold);
+                self.drive.slots().release([hold]);
             }
         }
         self.drive.kick();

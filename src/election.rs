@@ -228,7 +228,7 @@ impl Election {
         let Some(Latest { context, hold }) = self.latest.take() else { return };
         match (context.fate(), hold) {
             (Some(Cause::LeaseExpired), Some(hold)) => {
-                self.drive.slots().release(hold);
+                self.drive.slots().release([hold]);
                 self.drive.kick();
             }
             // Only the requester's context is done. It may be asked again, and waits again.

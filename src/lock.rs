@@ -291,19 +291,19 @@ impl Lock {
         self.hold
     }
 
-    /// Ends the context and queues the release, without seeing to it that the queue is looked at.
-    /// Says whether something was queued.
-    pub(crate) fn queue_release(&mut self) -> bool {
+    /// Ends the context, and leaves in `hold` what there is to be released.
+    pub(crate) fn end(&mut self) {
         // A lock that the guard has seen lost is not known there any more. A lease that ran out is
         // only our own doubt.
-        let fate = self.context.fate();
-        let is_gone = fate.is_some_and(|cause| cause != Cause::LeaseExpired);
-        self.let_go();
-        let hold = self.hold.take().filter(|_| !is_gone);
-        if let Some(hold) = hold {
-            self.drive.slots().release(hold);
+        if self.context.fate().is_some_and(|cause| cause != Cause::LeaseExpired) {
+            self.hold = None;
         }
-        hold.is_some()
+        self.let_go();
+    }
+
+    /// Takes what is to be released once [`Lock::end`] was called.
+    pub(crate) fn take_hold(&mut self) -> Option<HoldId> {
+        self.hold.take()
     }
 
     /// Ends the context. Its last clone but the guard's is given up here, before the release is
@@ -316,7 +316,8 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        if self.queue_release() {
+        self.end();
+        if self.drive.slots().release(self.hold.take()) {
             self.drive.kick_release();
         }
     }

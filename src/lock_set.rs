@@ -311,12 +311,14 @@ impl Unlocking<'_> {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let mut queued = 0;
+        // Ending a context is foreign code: it comes before the queue's lock, under which the
+        // releases become one batch.
         for lock in &mut self.locks {
-            queued += u32::from(lock.queue_release());
+            lock.end();
         }
-        if let Some(lock) = self.locks.first().filter(|_| queued > 0) {
-            lock.drive().kick_release();
+        let Some(drive) = self.locks.first().map(Lock::drive) else { return };
+        if drive.slots().release(self.locks.iter_mut().filter_map(Lock::take_hold)) {
+            drive.kick_release();
         }
     }
 }

@@ -254,11 +254,10 @@ impl Slots {
             return Err(Error::Closed);
         }
         // Returned from here, the waker is dropped after the lock is let go: it is foreign code.
-        if board.free.is_empty() {
+        let Some(slot) = board.free.pop() else {
             return Err(Error::TooManyRequests { limit: self.limit });
-        }
-        let ticket = self.put(&mut board, request, Some(waiter));
-        ticket.ok_or(Error::TooManyRequests { limit: self.limit })
+        };
+        Ok(self.put(&mut board, slot, request, Some(waiter)))
     }
 
     /// The same for several requests: all of them or none, with nothing else in between, so that
@@ -278,18 +277,25 @@ impl Slots {
         if board.closed {
             return Err(Error::Closed);
         }
-        if board.free.len() < requests.len() {
+        let Some(left) = board.free.len().checked_sub(requests.len()) else {
             return Err(Error::TooManyRequests { limit: self.limit });
-        }
+        };
         for (request, waiter) in requests {
-            tickets.extend(self.put(&mut board, request, waiter));
+            let Some(slot) = board.free.pop() else { break };
+            tickets.push_back(self.put(&mut board, slot, request, waiter));
         }
+        debug_assert_eq!(board.free.len(), left, "each has its slot");
         Ok(tickets)
     }
 
-    /// Puts a request into a free slot and queues it; `None` when there is none.
-    fn put(&self, board: &mut Board, request: Request, waiter: Option<Waiter>) -> Option<Ticket> {
-        let slot = board.free.pop()?;
+    /// Puts a request into the slot, which is free, and queues it.
+    fn put(
+        &self,
+        board: &mut Board,
+        slot: u32,
+        request: Request,
+        waiter: Option<Waiter>,
+    ) -> Ticket {
         let ticket = {
             let mut state = self.slot(slot);
             state.generation = state.generation.wrapping_add(1);
@@ -300,7 +306,7 @@ impl Slots {
         };
         board.queue.push_back(Submission::Request(ticket));
         self.pending.store(true, Ordering::SeqCst);
-        Some(ticket)
+        ticket
     }
 
     /// Takes the result, once it is there, and gives the slot back.
@@ -350,14 +356,20 @@ impl Slots {
         drop(former);
     }
 
-    /// Queues the release of a held lock; never fails.
-    pub(crate) fn release(&self, hold: HoldId) {
+    /// Queues the release of held locks, with nothing else in between; never fails. Says whether
+    /// there was one.
+    pub(crate) fn release(&self, holds: impl IntoIterator<Item = HoldId>) -> bool {
         let mut board = self.board();
-        // Once closed, the session is over and with it the lock.
-        if !board.closed {
-            board.queue.push_back(Submission::Release(hold));
-            self.pending.store(true, Ordering::SeqCst);
+        let mut has_any = false;
+        for hold in holds {
+            has_any = true;
+            // Once closed, the session is over and with it the lock.
+            if !board.closed {
+                board.queue.push_back(Submission::Release(hold));
+                self.pending.store(true, Ordering::SeqCst);
+            }
         }
+        has_any
     }
 
     /// Makes the slot's owner look at its context again. One poke too many does no harm.

@@ -131,7 +131,7 @@ fn give_up(drive: &dyn Drive, ticket: Ticket, cause: Cause) -> Answer {
             let hold = grant.hold;
             grant.context.release();
             drop(grant);
-            drive.slots().release(hold);
+            drive.slots().release([hold]);
             drive.kick();
             Err(Error::Canceled(cause))
         }

@@ -162,7 +162,7 @@ struct Releaser {
 impl Wake for Releaser {
     fn wake(self: Arc<Self>) {
         if let Some(shared) = self.shared.upgrade() {
-            shared.slots.release(self.hold);
+            shared.slots.release([self.hold]);
             shared.kick();
         }
     }

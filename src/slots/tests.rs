@@ -15,7 +15,7 @@ impl Wake for Looks {
 
 impl Drop for Looks {
     fn drop(&mut self) {
-        self.0.release(HoldId { index: 0, generation: 0 });
+        self.0.release([HoldId { index: 0, generation: 0 }]);
     }
 }
 
