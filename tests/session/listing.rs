@@ -9,7 +9,7 @@ use distlock::proto::statement::Statement;
 use super::backend::{
     answer, bind_complete, command_complete, error, message, parse_complete, ready, row,
 };
-use super::script::Script;
+use super::script::{Script, events};
 
 const HOLDERS: Statement = Statement::Holders(KeyParameters::Bigint(42));
 const TRY_LOCK: Statement = Statement::TryLock(KeyParameters::Bigint(42));
@@ -21,13 +21,6 @@ fn asked() -> Script {
 
 /// What a script gives after [`Event::Ready`].
 #[track_caller]
-fn events(script: &Script) -> Vec<Event> {
-    let mut outcome = script.play();
-    assert_eq!(outcome.fault, None);
-    assert!(matches!(outcome.events.remove(0), Event::Ready(_)));
-    outcome.events
-}
-
 /// The bytes of an answer with one holder of this name, which began when the clock says.
 fn one_holder(name: &[u8]) -> Vec<u8> {
     let length = i16::try_from(name.len()).expect("a short name");

@@ -8,7 +8,7 @@ use distlock::proto::session::{Event, Refused, Session, SessionLimits};
 use distlock::proto::statement::{Statement, Token, Value};
 
 use super::backend::{self, answer, bind_complete, boolean, command_complete, error, ready};
-use super::script::{self, ALL, Script};
+use super::script::{self, ALL, Script, events};
 
 const TRY_LOCK: Statement = Statement::TryLock(KeyParameters::Bigint(42));
 const UNLOCK: Statement = Statement::Unlock(KeyParameters::Bigint(42));
@@ -27,13 +27,6 @@ fn batch(statements: &[Statement]) -> Script {
 
 /// What a script gives after [`Event::Ready`].
 #[track_caller]
-fn events(script: &Script) -> Vec<Event> {
-    let mut outcome = script.play();
-    assert_eq!(outcome.fault, None);
-    assert!(matches!(outcome.events.remove(0), Event::Ready(_)));
-    outcome.events
-}
-
 fn answered(ticket: u64, value: bool) -> Event {
     Event::Answer { ticket, value: value.into() }
 }

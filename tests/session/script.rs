@@ -254,3 +254,11 @@ fn pieces(length: usize, offset: usize, cut: Cut) -> Vec<Range<usize>> {
         Cut::At(_) | Cut::Whole => std::iter::once(0..length).collect(),
     }
 }
+
+/// What a script that comes to its end without a fault says once it is ready.
+pub(crate) fn events(script: &Script) -> Vec<Event> {
+    let mut outcome = script.play();
+    assert_eq!(outcome.fault, None);
+    assert!(matches!(outcome.events.remove(0), Event::Ready(_)));
+    outcome.events
+}
