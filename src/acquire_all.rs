@@ -133,7 +133,7 @@ impl AcquireAll {
     /// ```
     pub fn wait(self) -> Result<LockSet, Error> {
         // A request that waits is never refused; if it were, it would not hold the locks.
-        let set = Gathering::new(self, Mode::Wait)?.block()?;
+        let set = Gathering::new(self, true)?.block()?;
         set.ok_or(Error::Canceled(Cause::Canceled))
     }
 
@@ -154,7 +154,7 @@ impl AcquireAll {
     /// # }
     /// ```
     pub fn try_now(self) -> Result<Option<LockSet>, Error> {
-        Gathering::new(self, Mode::Try)?.block()
+        Gathering::new(self, false)?.block()
     }
 
     /// Asks once for all of them, and awaits the answer: `None` when one of them is taken.
@@ -176,7 +176,7 @@ impl AcquireAll {
     /// # }
     /// ```
     pub async fn try_async(self) -> Result<Option<LockSet>, Error> {
-        Gathering::new(self, Mode::Try)?.gather().await
+        Gathering::new(self, false)?.gather().await
     }
 }
 
@@ -186,7 +186,7 @@ impl IntoFuture for AcquireAll {
 
     fn into_future(self) -> AcquiringAll {
         // Here and not in the future: the time runs from now.
-        let gathering = Gathering::new(self, Mode::Wait);
+        let gathering = Gathering::new(self, true);
         let future = async { gathering?.gather().await?.ok_or(Error::Canceled(Cause::Canceled)) };
         AcquiringAll { future: Box::pin(future) }
     }
@@ -236,7 +236,8 @@ struct Gathering {
     keys: Vec<Key>,
     context: Context,
     deadline: Time,
-    mode: Mode,
+    /// Or ends with the first that is taken.
+    waits: bool,
     /// The locks of the first keys; and what is to be released, once it is known that there will be
     /// no set.
     held: Held,
@@ -265,7 +266,7 @@ struct Round {
 }
 
 impl Gathering {
-    fn new(asked: AcquireAll, mode: Mode) -> Result<Self, Error> {
+    fn new(asked: AcquireAll, waits: bool) -> Result<Self, Error> {
         let AcquireAll { drive, mut keys, context, timeout } = asked;
         keys.sort_unstable();
         keys.dedup();
@@ -282,7 +283,7 @@ impl Gathering {
             }
         }
         let deadline = timeout.map_or(Time::NEVER, |timeout| Time::now().after(timeout));
-        Ok(Self { drive, keys, context, deadline, mode, held: Held::default() })
+        Ok(Self { drive, keys, context, deadline, waits, held: Held::default() })
     }
 
     /// Gathers by blocking: the set, or `None` if one was refused.
@@ -331,6 +332,7 @@ impl Gathering {
         }
         let missing = &self.keys[self.held.locks().len()..];
         let (keys, mode) = match step {
+            Step::TryTheRest if self.waits => (missing, Mode::InTurn),
             Step::TryTheRest => (missing, Mode::Try),
             Step::WaitForOne => (&missing[..1], Mode::Wait),
         };
@@ -365,23 +367,23 @@ impl Gathering {
     /// What to do after a round; `None` if it was the last one.
     fn conclude(&mut self, round: Round) -> Result<Option<Step>, Error> {
         let Round { is_broken, error, surplus, .. } = round;
-        match self.mode {
+        match self.waits {
             // If there is any, all of it will be released, together.
-            Mode::Try => self.held.append(surplus),
+            false => self.held.append(surplus),
             // Released before anything is waited for, which is what the order of the waits rests
             // on.
-            Mode::Wait => drop(surplus),
+            true => drop(surplus),
         }
         self.check()?;
         match error {
             // Who waits anyway waits for the reconnect as well.
-            Some(Error::Unavailable { .. }) if self.mode == Mode::Wait => {}
+            Some(Error::Unavailable { .. }) if self.waits => {}
             Some(error) => return Err(error),
             None => {}
         }
-        Ok(match (is_broken, self.mode) {
-            (true, Mode::Try) => None,
-            (true, Mode::Wait) => Some(Step::WaitForOne),
+        Ok(match (is_broken, self.waits) {
+            (true, false) => None,
+            (true, true) => Some(Step::WaitForOne),
             (false, _) if self.held.locks().len() < self.keys.len() => Some(Step::TryTheRest),
             (false, _) => None,
         })

@@ -58,6 +58,8 @@ pub(crate) struct Ticket {
 pub(crate) enum Mode {
     /// Answer at once, whatever the answer is.
     Try,
+    /// The same, but refused while others are let come first, as who waits lets them.
+    InTurn,
     /// Wait until the lock is granted.
     Wait,
 }

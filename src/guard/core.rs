@@ -144,7 +144,7 @@ impl Core {
         match (&self.link, mode) {
             (Link::Ready { .. }, _) => self.ledger.request(ticket, key, wish, mode, sink),
             (Link::Closed, _) => sink.failed(ticket, Error::Closed),
-            (_, Mode::Try) => {
+            (_, Mode::Try | Mode::InTurn) => {
                 sink.failed(ticket, Error::Unavailable { last: self.last_error.clone() });
             }
             // Who waits anyway waits for the reconnect as well.

@@ -33,7 +33,7 @@ impl Ledger {
             OpKind::Unlock => return Err(Disagreement),
             OpKind::Downgrade => {
                 self.note_told(entry, value)?;
-                self.downgraded(entry, sink)?;
+                self.downgraded(op, sink)?;
             }
             OpKind::OpenGate => self.note_told(entry, value)?,
             OpKind::Clear(_) => {
@@ -106,7 +106,7 @@ impl Ledger {
 
     fn released(&mut self, op: Op, value: Value, sink: &mut impl Sink) -> Result<(), Disagreement> {
         if op.tells {
-            self.tell(op.entry, sink)?;
+            self.tell(op, sink)?;
         }
         let state = &mut self.entries[op.entry as usize];
         state.releasing = state.releasing.saturating_sub(1);
@@ -120,11 +120,12 @@ impl Ledger {
         Ok(())
     }
 
-    fn downgraded(&mut self, entry: u32, sink: &mut impl Sink) -> Result<(), Disagreement> {
-        self.tell(entry, sink)?;
+    fn downgraded(&mut self, op: Op, sink: &mut impl Sink) -> Result<(), Disagreement> {
+        let entry = op.entry;
+        self.tell(op, sink)?;
         // It may have been asked for again meanwhile. A release has no teller before it is sent.
-        while self.tellers.iter().any(|(of, _)| *of == entry) {
-            self.tell(entry, sink)?;
+        while self.tellers.iter().any(|teller| teller.is_of(op)) {
+            self.tell(op, sink)?;
         }
         let state = &mut self.entries[entry as usize];
         state.downgrading = false;
@@ -139,12 +140,12 @@ impl Ledger {
     fn released_untold(&mut self, op: Op, sink: &mut impl Sink) -> Result<(), Disagreement> {
         self.push_op(Op::new(OpKind::Wake, op.entry));
         match op.kind {
-            OpKind::Downgrade => return self.downgraded(op.entry, sink),
+            OpKind::Downgrade => return self.downgraded(op, sink),
             OpKind::OpenGate => return Ok(()),
             _ => {}
         }
         if op.tells {
-            self.tell(op.entry, sink)?;
+            self.tell(op, sink)?;
         }
         let state = &mut self.entries[op.entry as usize];
         state.releasing = state.releasing.saturating_sub(1);
@@ -163,9 +164,10 @@ impl Ledger {
     }
 
     /// Answers who waits for a release or a downgrade.
-    fn tell(&mut self, entry: u32, sink: &mut impl Sink) -> Result<(), Disagreement> {
-        let position = self.tellers.iter().position(|(of, _)| *of == entry);
-        let (_, ticket) = position.and_then(|at| self.tellers.remove(at)).ok_or(Disagreement)?;
+    fn tell(&mut self, op: Op, sink: &mut impl Sink) -> Result<(), Disagreement> {
+        let position = self.tellers.iter().position(|teller| teller.is_of(op));
+        let teller = position.and_then(|at| self.tellers.remove(at)).ok_or(Disagreement)?;
+        let ticket = teller.ticket;
         self.active -= 1;
         self.conclude(ticket, sink, |sink| sink.done(ticket));
         Ok(())
@@ -228,11 +230,11 @@ impl Ledger {
         self.batch_failed = true;
         self.finish_op(op);
         match op.kind {
-            // This server has no LISTEN, or not for us: then waiters poll.
-            OpKind::Listen | OpKind::Unlisten => {
-                self.can_listen &= op.kind == OpKind::Unlisten;
+            OpKind::Listen => {
+                self.hear_no_more();
                 return Ok(());
             }
+            OpKind::Unlisten => return Ok(()),
             OpKind::Inquire => return self.inquiry_failed(op, error, sink),
             _ => {}
         }
@@ -308,11 +310,15 @@ impl Ledger {
 
     /// A statement was not run, because one before it in its batch failed: send it again, before
     /// everything that is newer.
-    pub(crate) fn skipped(&mut self, op: Op) {
+    pub(crate) fn skipped(&mut self, mut op: Op) {
         if op.kind == OpKind::Enlist && !self.is_still_to_enlist(op.entry) {
             // It was taken back meanwhile: sent now, it would come behind that.
             self.finish_op(op);
             return self.drop_if_unused(op.entry);
+        }
+        if op.kind == OpKind::DropGate && self.entries[op.entry as usize].held != Held::Exclusive {
+            // The release that was to tell the sharers may be through already.
+            op.kind = OpKind::OpenGate;
         }
         self.mark_sent(op, false);
         self.outbox.insert(self.resend_at.min(self.outbox.len()), op);

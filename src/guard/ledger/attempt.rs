@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::tables::{Attempt, End, Held, Request};
-use super::{Ledger, Op, OpKind, Sink, Terms};
+use super::{Ledger, Op, OpKind, Sink, Teller, Terms};
 use crate::error::Error;
 use crate::slots::{HoldId, Mode, Ticket, Want, Wish};
 use crate::token::Token;
@@ -78,14 +78,14 @@ impl Ledger {
         matches!(state.attempt, Attempt::Trying { .. })
             && is_plural(wish.want)
             && self.attempted(entry).is_some_and(|request| is_plural(request.want))
-            && tail.is_none_or(|last| last.mode == Mode::Try)
+            && tail.is_none_or(|last| last.mode != Mode::Wait)
     }
 
     /// Whether a request that does not want to wait went along with a try which has left nothing
     /// for it.
     fn is_left_out(&self, entry: u32, request: &Request) -> bool {
         let is_through = self.entries[entry as usize].attempt.is_none();
-        is_through && request.mode == Mode::Try && !self.leaves_room(entry, request.want)
+        is_through && request.mode != Mode::Wait && !self.leaves_room(entry, request.want)
     }
 
     // ----- trying -----
@@ -93,8 +93,8 @@ impl Ledger {
     pub(super) fn begin_try(&mut self, entry: u32, ticket: Ticket, sink: &mut impl Sink) {
         let request = &self.requests[ticket.slot as usize];
         let state = &self.entries[entry as usize];
-        let is_plain = request.want == Want::Exclusive && !request.fenced;
-        let kind = match is_plain && state.listed && !state.gate {
+        let wants_gate = request.want == Want::Exclusive && state.listed && !state.gate;
+        let kind = match wants_gate {
             _ if self.shares(entry, request.want) => OpKind::Knock,
             true => OpKind::Retry,
             false => OpKind::Try,
@@ -263,9 +263,10 @@ impl Ledger {
             state.held = Held::Nothing;
         }
         state.releasing += 1;
+        state.was_long = self.now >= state.since.after(HANDED_FOR);
         self.locks_used -= 1;
         if let Some(ticket) = teller {
-            self.tellers.push_back((entry, ticket));
+            self.tellers.push_back(Teller { entry, slot, ticket });
         }
         self.push_op(Op { kind, tells: teller.is_some(), entry });
     }
@@ -314,13 +315,15 @@ impl Ledger {
     pub(super) fn refuse(&mut self, entry: u32, sink: &mut impl Sink) {
         let Some(ticket) = self.entries[entry as usize].attempt.ticket() else { return };
         self.end_attempt(entry);
-        while let Some((along, Mode::Try)) = self.first(entry).map(|(t, first)| (t, first.mode)) {
+        while let Some((along, Mode::Try | Mode::InTurn)) =
+            self.first(entry).map(|(ticket, first)| (ticket, first.mode))
+        {
             self.dequeue(along.slot);
             self.conclude(along, sink, |sink| sink.refused(along));
         }
         let request = &self.requests[ticket.slot as usize];
         let want = request.want;
-        if request.mode == Mode::Try || request.abandoned {
+        if request.mode != Mode::Wait || request.abandoned {
             self.conclude(ticket, sink, |sink| sink.refused(ticket));
         } else if !request.waits && self.waiting >= self.limits.waiters {
             let error = Error::TooManyWaiters { limit: self.limits.waiters };

@@ -107,8 +107,8 @@ pub(crate) struct Ledger {
     free_holds: Vec<u32>,
     requests: Vec<Request>,
     outbox: VecDeque<Op>,
-    /// Who waits for the answer to a release or downgrade of which entry, in their order.
-    tellers: VecDeque<(u32, Ticket)>,
+    /// Who waits for the answer to a release or downgrade, in their order.
+    tellers: VecDeque<Teller>,
     /// Keys whose waiters are notified with the batch that is being answered.
     told: Vec<u32>,
     batch_failed: bool,
@@ -128,6 +128,22 @@ pub(crate) struct Ledger {
     active: u32,
     waiting: u32,
     jitter: Jitter,
+}
+
+/// A request for a release or a downgrade.
+#[derive(Debug, Clone, Copy)]
+struct Teller {
+    entry: u32,
+    /// Of a counted lock.
+    slot: u16,
+    ticket: Ticket,
+}
+
+impl Teller {
+    fn is_of(&self, op: Op) -> bool {
+        let slot = if let OpKind::ReleaseSlot(slot) = op.kind { slot } else { 0 };
+        (self.entry, self.slot) == (op.entry, slot)
+    }
 }
 
 /// Batches that notify more keys than this do without a second notification should one be needed.
@@ -201,7 +217,7 @@ impl Ledger {
                 return self.drop_if_unused(entry);
             }
         }
-        if mode == Mode::Try && !self.goes_along(entry, wish) {
+        if mode != Mode::Wait && !self.goes_along(entry, wish) {
             self.forget(ticket);
             sink.refused(ticket);
         } else if mode == Mode::Wait && self.waiting >= self.limits.waiters {
@@ -279,12 +295,12 @@ impl Ledger {
         self.active += 1;
         if downgrading {
             // Asked again by a holder that gave up the first time: told with the first.
-            return self.tellers.push_back((entry, ticket));
+            return self.tellers.push_back(Teller { entry, slot: 0, ticket });
         }
         let state = &mut self.entries[entry as usize];
         state.held = Held::Shared;
         state.downgrading = true;
-        self.tellers.push_back((entry, ticket));
+        self.tellers.push_back(Teller { entry, slot: 0, ticket });
         self.push_op(Op { kind: OpKind::Downgrade, tells: true, entry });
     }
 
@@ -377,7 +393,7 @@ impl Ledger {
         }
         if op.tells {
             let mut tellers = self.tellers.iter();
-            return tellers.find(|(entry, _)| *entry == op.entry).map(|(_, ticket)| ticket.slot);
+            return tellers.find(|teller| teller.is_of(op)).map(|teller| teller.ticket.slot);
         }
         match (&self.entries[op.entry as usize].attempt, op.kind) {
             (Attempt::Trying { ticket, .. }, kind) if kind.is_try() => Some(ticket.slot),
@@ -406,6 +422,12 @@ impl Ledger {
             };
             (!is_ours).then_some((state.key, first.want))
         })
+    }
+
+    /// Whether the channel of a key is listened to.
+    #[cfg(test)]
+    fn hears_of(&self, key: Key) -> bool {
+        self.channels[usize::from(companion::channel(op::parameters(key)))].is_open()
     }
 
     fn entry_held(&self, hold: HoldId) -> Option<u32> {

@@ -2,7 +2,8 @@
 //!
 //! A process that lets go of such a key and wants it again would be the first to ask, every time.
 //! It lets the others have their turn instead; for that it has to remember them for longer than
-//! it remembers the key.
+//! it remembers the key. (After a long hold nothing needs to be remembered: see
+//! [`Ledger::waits_for_release`](super::Ledger).)
 
 use std::hash::BuildHasher;
 use std::time::Duration;
@@ -11,8 +12,11 @@ use super::super::jitter::KeyHasher;
 use crate::clock::Time;
 use crate::key::Key;
 
-/// How many keys are remembered; what does not fit is forgotten, and then somebody is rude once.
-const PLACES: usize = 64;
+/// How many keys are remembered: so many sets of so many places each. Where more come together in
+/// one set the oldest is forgotten, and then somebody is rude once.
+const SETS: usize = 64;
+/// See [`SETS`].
+const PLACES: usize = 4;
 
 /// For how long a key is taken to be wanted by others after a release has said so.
 pub(super) const WANTED_FOR: Duration = Duration::from_secs(1);
@@ -20,7 +24,7 @@ pub(super) const WANTED_FOR: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Rivals {
     hasher: KeyHasher,
-    places: [Option<(Key, Time)>; PLACES],
+    sets: [[Option<(Key, Time)>; PLACES]; SETS],
     /// When the latest release of any key has notified others.
     latest: Time,
 }
@@ -29,14 +33,18 @@ impl Rivals {
     pub(super) fn new(seed: u64) -> Self {
         Self {
             hasher: KeyHasher::new(seed.rotate_left(8)),
-            places: [None; PLACES],
+            sets: [[None; PLACES]; SETS],
             latest: Time::ZERO,
         }
     }
 
     /// A release has notified others.
     pub(super) fn told(&mut self, key: Key, now: Time) {
-        *self.place(key) = Some((key, now));
+        let set = &mut self.sets[self.set_of(key)];
+        let known = set.iter().position(|place| place.is_some_and(|(of, _)| of == key));
+        let oldest = || (0..PLACES).min_by_key(|at| set[*at].map(|(_, at)| at)).unwrap_or(0);
+        let at = known.unwrap_or_else(oldest);
+        set[at] = Some((key, now));
         self.latest = now;
     }
 
@@ -47,24 +55,19 @@ impl Rivals {
 
     /// A release has found nobody who waits.
     pub(super) fn quiet(&mut self, key: Key) {
-        let place = self.place(key);
-        if place.is_some_and(|(of, _)| of == key) {
-            *place = None;
+        for place in &mut self.sets[self.set_of(key)] {
+            place.take_if(|(of, _)| *of == key);
         }
     }
 
     /// When others were notified last, if that is not long ago.
     pub(super) fn told_at(&self, key: Key, now: Time) -> Option<Time> {
-        let (of, at) = self.places[self.index(key)]?;
-        (of == key && now.since(at) < WANTED_FOR).then_some(at)
+        let mut known = self.sets[self.set_of(key)].iter().flatten();
+        let (_, at) = known.find(|(of, _)| *of == key)?;
+        (now.since(*at) < WANTED_FOR).then_some(*at)
     }
 
-    fn place(&mut self, key: Key) -> &mut Option<(Key, Time)> {
-        let index = self.index(key);
-        &mut self.places[index]
-    }
-
-    fn index(&self, key: Key) -> usize {
-        (self.hasher.hash_one(key) % PLACES as u64) as usize
+    fn set_of(&self, key: Key) -> usize {
+        (self.hasher.hash_one(key) % SETS as u64) as usize
     }
 }

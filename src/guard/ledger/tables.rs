@@ -28,6 +28,8 @@ pub(super) struct Entry {
     pub(super) ops: u32,
     /// Releases among them.
     pub(super) releasing: u32,
+    /// Whether what was released last had been kept from other processes for long.
+    pub(super) was_long: bool,
     /// Queue of waiting requests, by slot.
     pub(super) head: u32,
     pub(super) tail: u32,
@@ -64,6 +66,7 @@ impl Entry {
             owed: None,
             ops: 0,
             releasing: 0,
+            was_long: false,
             head: NONE,
             tail: NONE,
             retry_at: None,

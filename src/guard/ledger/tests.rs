@@ -7,9 +7,12 @@ use crate::proto::frontend::KeyParameters;
 use crate::proto::statement::Value;
 
 mod along;
+mod channels;
 mod inquiry;
 mod model;
 mod server;
+mod skips;
+mod turns;
 
 /// What became of requests and holds.
 #[derive(Default)]

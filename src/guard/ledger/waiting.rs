@@ -45,8 +45,15 @@ pub(super) struct Channel {
     listening: bool,
     /// Keys that are registered.
     users: u32,
-    /// When it is not listened to any more, if nobody comes.
+    /// When it is not listened to any more, if nobody comes. Only while there are no users.
     until: Option<Time>,
+}
+
+#[cfg(test)]
+impl Channel {
+    pub(super) fn is_open(&self) -> bool {
+        self.listening
+    }
 }
 
 impl Ledger {
@@ -93,6 +100,8 @@ impl Ledger {
         for subject in subjects.into_iter().flatten() {
             let Some(entry) = self.index.get(&subject).copied() else { continue };
             let state = &mut self.entries[entry as usize];
+            // Holders that notify need not be asked after.
+            state.refusals = 0;
             if !state.attempt.is_none() {
                 state.notified = true;
             } else if state.head != NONE && state.retry_at.is_some() {
@@ -155,13 +164,15 @@ impl Ledger {
     pub(super) fn has_to_yield(&self, entry: u32) -> bool {
         let state = &self.entries[entry as usize];
         let told_at = self.rivals.told_at(state.key, self.now);
-        told_at.is_some_and(|at| state.releasing > 0 || self.now < at.after(YIELDS_FOR))
+        self.waits_for_release(entry) || told_at.is_some_and(|at| self.now < at.after(YIELDS_FOR))
     }
 
-    /// Whether the queue waits for the answer to a release, which says if others come first.
+    /// Whether the queue waits for the answer to a release, which says if others come first: where
+    /// others waited not long ago, and after a hold so long that it is not known.
     pub(super) fn waits_for_release(&self, entry: u32) -> bool {
         let state = &self.entries[entry as usize];
-        state.releasing > 0 && self.rivals.told_at(state.key, self.now).is_some()
+        let may_be_wanted = state.was_long || self.rivals.told_at(state.key, self.now).is_some();
+        state.releasing > 0 && may_be_wanted
     }
 
     /// A request was queued behind others, or has to yield.
@@ -190,12 +201,33 @@ impl Ledger {
 
     /// Listens to the channel of a key, before it is registered.
     fn listen(&mut self, entry: u32) {
+        if !self.can_listen {
+            return;
+        }
         let number = self.channel_of(entry);
-        let channel = &mut self.channels[usize::from(number)];
-        if !std::mem::replace(&mut channel.listening, true) {
+        if !std::mem::replace(&mut self.channels[usize::from(number)].listening, true) {
             self.push_op(Op::new(OpKind::Listen, number.into()));
         }
-        self.channels[usize::from(number)].until = None;
+        self.keep_listening(number.into());
+    }
+
+    /// While there are users; or for a while, within which one may come.
+    fn keep_listening(&mut self, number: usize) {
+        let until = self.now.after(LISTENS_FOR);
+        let channel = &mut self.channels[number];
+        let is_unused = channel.listening && channel.users == 0;
+        channel.until = is_unused.then_some(until);
+        if is_unused {
+            self.next_retry = self.next_retry.min(until);
+        }
+    }
+
+    /// This server has no LISTEN, or not for us: from now on waiters poll.
+    pub(super) fn hear_no_more(&mut self) {
+        self.can_listen = false;
+        for channel in &mut self.channels {
+            (channel.listening, channel.until) = (false, None);
+        }
     }
 
     /// Registers without a try.
@@ -206,24 +238,20 @@ impl Ledger {
     }
 
     pub(super) fn listed(&mut self, entry: u32) {
-        let number = usize::from(self.channel_of(entry));
-        let state = &mut self.entries[entry as usize];
-        if !std::mem::replace(&mut state.listed, true) {
-            self.channels[number].users += 1;
+        if std::mem::replace(&mut self.entries[entry as usize].listed, true) {
+            return;
         }
+        let number = usize::from(self.channel_of(entry));
+        self.channels[number].users += 1;
+        // Nobody may have been registered when the registration was on its way.
+        self.listen(entry);
     }
 
     pub(super) fn unlisted(&mut self, entry: u32) {
-        let number = usize::from(self.channel_of(entry));
-        let state = &mut self.entries[entry as usize];
-        if std::mem::take(&mut state.listed) {
-            let channel = &mut self.channels[number];
-            channel.users -= 1;
-            if channel.users == 0 {
-                let until = self.now.after(LISTENS_FOR);
-                channel.until = Some(until);
-                self.next_retry = self.next_retry.min(until);
-            }
+        if std::mem::take(&mut self.entries[entry as usize].listed) {
+            let number = usize::from(self.channel_of(entry));
+            self.channels[number].users -= 1;
+            self.keep_listening(number);
         }
     }
 

@@ -364,6 +364,7 @@ impl World {
     fn check_no_lost_wake_up(&self) {
         for (peer, state) in self.peers.iter().enumerate() {
             for (key, want) in state.ledger.registered() {
+                assert!(state.ledger.hears_of(key), "peer {peer} is told of {key:?}");
                 let free = |key, shared| self.server.is_free(peer, key, shared);
                 let first = match key {
                     Key::Bigint(first) => first,
@@ -441,6 +442,9 @@ fn no_wake_up_is_lost_however_releases_and_registrations_interleave() {
             world.come_to_rest();
             world.check_no_try_waits();
             world.check_no_lost_wake_up();
+            if world.pick(4) == 0 {
+                world.pass(Duration::from_secs(6));
+            }
         }
         world.end();
     }

@@ -1,0 +1,50 @@
+//! Statements that were skipped with their batch go out again behind newer ones that were not.
+
+use super::*;
+
+const ONE_OF_TWO: Wish = Wish { want: Want::Slot(2), fenced: false };
+
+#[test]
+fn the_release_of_a_slot_is_told_to_who_asked_for_it_whatever_the_order() {
+    let (mut ledger, mut outcomes) = ledger();
+    for slot in 0..2 {
+        ledger.request(ticket(slot), key(7), ONE_OF_TWO, Mode::Wait, &mut outcomes);
+        answer(&mut ledger, &mut outcomes, Value::Slot(slot as u16));
+    }
+    let mut releases = Vec::new();
+    for (n, asker) in [(0, ticket(2)), (1, ticket(3))] {
+        assert!(ledger.release_and_tell(asker, outcomes.granted[n].1, &mut outcomes));
+        releases.push(sent(&mut ledger).0);
+    }
+    // Another statement of the first one's batch has failed; the second is in a batch of its own.
+    ledger.skipped(releases[0]);
+    assert_eq!(ledger.slot_of(releases[1]), Some(3));
+    ledger.answered(releases[1], Value::Quiet, &mut outcomes).expect("it agrees");
+    assert_eq!(outcomes.done, [ticket(3)]);
+    assert_eq!(answer(&mut ledger, &mut outcomes, Value::Quiet), OpKind::ReleaseSlot(0));
+    assert_eq!(outcomes.done, [ticket(3), ticket(2)]);
+}
+
+/// Nobody would tell the sharers, who have just found it shut.
+#[test]
+fn a_gate_is_opened_aloud_where_the_release_is_on_its_way_already() {
+    let (mut ledger, mut outcomes) = waiting();
+    ledger.notified(key(7), &mut outcomes);
+    answer(&mut ledger, &mut outcomes, true);
+    let (drop_gate, delist) = (sent(&mut ledger).0, sent(&mut ledger).0);
+    assert_eq!((drop_gate.kind, delist.kind), (OpKind::DropGate, OpKind::Delist));
+    ledger.release(outcomes.granted[0].1, &mut outcomes);
+    assert_eq!(sent(&mut ledger).0.kind, OpKind::Release);
+    ledger.skipped(drop_gate);
+    assert_eq!(sent(&mut ledger).0.kind, OpKind::OpenGate);
+}
+
+#[test]
+fn a_gate_is_dropped_without_a_word_while_the_key_is_held() {
+    let (mut ledger, mut outcomes) = waiting();
+    ledger.notified(key(7), &mut outcomes);
+    answer(&mut ledger, &mut outcomes, true);
+    let drop_gate = sent(&mut ledger).0;
+    ledger.skipped(drop_gate);
+    assert_eq!(sent(&mut ledger).0.kind, OpKind::DropGate, "the release will tell");
+}
