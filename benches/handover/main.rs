@@ -11,6 +11,7 @@
 //! | `--fairness [--processes 50] [--seconds 60] [--method unlock]` | how the grants are spread |
 //! | `--test` | a trial run of both, which only shows that they run |
 
+mod bare;
 mod crew;
 mod fairness;
 mod holds;

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use distlock::{Context, Lock, Manager};
 
+use crate::bare::Bare;
 use crate::holds::{Hold, now};
 use crate::raw::RawSession;
 
@@ -37,10 +38,13 @@ pub(crate) enum Method {
     Poll,
     /// `pg_advisory_lock` on a connection of its own: the queue of the server.
     Queue,
+    /// What the library does, on a bare socket.
+    Bare,
 }
 
 impl Method {
-    pub(crate) const ALL: [Self; 4] = [Self::Unlock, Self::Drop, Self::Poll, Self::Queue];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Unlock, Self::Bare, Self::Drop, Self::Poll, Self::Queue];
 
     /// As it is told to the process.
     pub(crate) fn word(self) -> &'static str {
@@ -49,6 +53,7 @@ impl Method {
             Self::Drop => "drop",
             Self::Poll => "poll",
             Self::Queue => "queue",
+            Self::Bare => "bare",
         }
     }
 
@@ -58,6 +63,7 @@ impl Method {
             Self::Drop => "lock, drop",
             Self::Poll => "try_lock every 250 ms",
             Self::Queue => "pg_advisory_lock",
+            Self::Bare => "the same statements, bare",
         }
     }
 
@@ -66,8 +72,8 @@ impl Method {
     }
 }
 
-/// Takes the key and gives it back. Processes that share the key will be one more kind.
-trait Contestant {
+/// Takes the key and gives it back.
+pub(crate) trait Contestant {
     /// Waits for the key; false if it was not to be had until `give_up`.
     fn take(&mut self, give_up: u64) -> bool;
     fn give(&mut self);
@@ -185,6 +191,7 @@ fn contestant(method: Method, port: u16, index: usize) -> Box<dyn Contestant> {
         Method::Drop => Box::new(Waits { manager: manager(), held: None, drops: true }),
         Method::Poll => Box::new(Polls { manager: manager(), held: None, index: index as u64 }),
         Method::Queue => Box::new(RawSession::connect(port)),
+        Method::Bare => Box::new(Bare::connect(port)),
     }
 }
 

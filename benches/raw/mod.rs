@@ -21,7 +21,7 @@ impl RawSession {
     pub(crate) fn connect(port: u16) -> Self {
         let socket = TcpStream::connect(("127.0.0.1", port)).expect("the server listens");
         socket.set_nodelay(true).expect("a TCP socket has it");
-        let [lock, unlock, wait] = [b"t", b"u", b"w"].map(statement);
+        let [lock, unlock, wait] = [b"t", b"u", b"w"].map(|name| statement(name, 0));
         let mut session = Self { socket, lock, unlock, wait, reply: [0; 256] };
         session.start();
         session
@@ -107,11 +107,11 @@ fn round_trip(
 /// Where the key is in [`statement`].
 const KEY_AT: usize = 18;
 
-/// Bind, Execute and Sync.
-fn statement(name: &[u8; 1]) -> Vec<u8> {
+/// Bind, Execute and Sync of a prepared statement with a key for its one parameter.
+pub(crate) fn statement(name: &[u8; 1], key: i64) -> Vec<u8> {
     let mut body = vec![0, name[0], 0];
     body.extend_from_slice(&[0, 1, 0, 1, 0, 1, 0, 0, 0, 8]);
-    body.extend_from_slice(&[0; 8]);
+    body.extend_from_slice(&key.to_be_bytes());
     body.extend_from_slice(&[0, 1, 0, 1]);
     let mut bytes = message(b'B', &body);
     bytes.extend(message(b'E', &[0, 0, 0, 0, 0]));
@@ -119,7 +119,7 @@ fn statement(name: &[u8; 1]) -> Vec<u8> {
     bytes
 }
 
-fn message(tag: u8, body: &[u8]) -> Vec<u8> {
+pub(crate) fn message(tag: u8, body: &[u8]) -> Vec<u8> {
     let mut bytes = vec![tag];
     bytes.extend_from_slice(&(body.len() as u32 + 4).to_be_bytes());
     bytes.extend_from_slice(body);
