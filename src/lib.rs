@@ -46,7 +46,8 @@
 //! * **I3 No orphan.** A grant whose requester has gone is released at once.
 //! * **I4 Answers come in order**, one for each request; anything else ends the session.
 //! * **I5 The session never waits inside a statement.** `pg_advisory_lock` is not used: it would
-//!   block every other key, hold a snapshot, and hide a dead process from the server.
+//!   block every other key, hold a snapshot, and hide a dead process from the server. Where others
+//!   can make one wait all the same, `lock_timeout` ends that before the answer is overdue.
 //! * **I6 Nothing grows.** Buffers, rings and tables are sized when the manager connects; over a
 //!   limit is a typed error.
 //! * **I7 Session settings are ours**: set and read back after connecting; a value that the server

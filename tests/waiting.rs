@@ -140,3 +140,79 @@ fn a_companion_key_that_somebody_else_holds_leads_to_polling() {
     waiter.join().expect("no panic").unlock().expect("it was held");
     assert_eq!(pg_locks_advisory(&mut cluster.sql()).len(), 0);
 }
+
+/// NOTIFY needs no privilege.
+#[test]
+fn a_flood_of_notifications_by_another_role_costs_no_lock_and_no_turn() {
+    let cluster = TempCluster::start();
+    cluster.sql().query("CREATE ROLE stranger LOGIN");
+    let (holder, other) = (connect(&cluster), connect(&cluster));
+    let held = holder.acquire(1).try_now().expect("an answer").expect("it is free");
+    let own = other.acquire(2).try_now().expect("an answer").expect("it is free");
+    let waiter = wait(&other, 1);
+    wait_until("the waiter is registered", LIMIT, || registered(&cluster) == 1);
+    let mut stranger = cluster.try_sql_as("stranger", "postgres").expect("trusted");
+    for channel in 0..8 {
+        let numbers = "SELECT count(*) FROM generate_series(1, 20000) AS i";
+        let notified = format!("pg_notify('distlock_{channel}', i::text) IS NOT NULL");
+        let count = stranger.value(&format!("{numbers} WHERE {notified}"));
+        assert_eq!(count.as_deref(), Some("20000"));
+    }
+    held.unlock().expect("it was held");
+    waiter.join().expect("no panic").unlock().expect("it was held");
+    own.unlock().expect("it was held all the time");
+}
+
+/// A stranger's commit that notified, and waits for a standby that does not come. The server lets
+/// nobody else commit a notification meanwhile.
+fn stuck_commit(cluster: &TempCluster) -> thread::JoinHandle<()> {
+    let mut stranger = cluster.sql();
+    stranger.query("CREATE TABLE written (n int)");
+    cluster.sql().query("ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
+    cluster.sql().query("SELECT pg_reload_conf()");
+    let mut observer = cluster.sql();
+    let stuck = thread::spawn(move || {
+        // Ends with its backend.
+        let _ = stranger.try_query("INSERT INTO written VALUES (1); NOTIFY stranger");
+    });
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+    wait_until("it waits", LIMIT, || observer.value(waiting).as_deref() == Some("1"));
+    stuck
+}
+
+fn end_stuck_commit(cluster: &TempCluster, stuck: thread::JoinHandle<()>) {
+    cluster.sql().query(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'",
+    );
+    stuck.join().expect("no panic");
+}
+
+#[test]
+fn a_commit_that_cannot_notify_costs_no_lock_and_the_waiter_finds_out_by_asking() {
+    let cluster = TempCluster::start();
+    let (holder, other) = (connect(&cluster), connect(&cluster));
+    let held = holder.acquire(1).try_now().expect("an answer").expect("it is free");
+    let own = holder.acquire(2).try_now().expect("an answer").expect("it is free");
+    let waiter = wait(&other, 1);
+    wait_until("the waiter is registered", LIMIT, || registered(&cluster) == 1);
+    let stuck = stuck_commit(&cluster);
+    held.unlock().expect("it was held");
+    waiter.join().expect("no panic").unlock().expect("it was held");
+    assert!(own.is_held(), "the session goes on");
+    own.unlock().expect("it was held all the time");
+    end_stuck_commit(&cluster, stuck);
+}
+
+/// It writes nothing but its commit, for which the server does not wait.
+#[test]
+fn a_release_that_notifies_does_not_wait_for_a_standby() {
+    let cluster = TempCluster::builder().setting("synchronous_standby_names", "nobody").start();
+    let (holder, other) = (connect(&cluster), connect(&cluster));
+    let held = holder.acquire(1).try_now().expect("an answer").expect("it is free");
+    let own = holder.acquire(2).try_now().expect("an answer").expect("it is free");
+    let waiter = wait(&other, 1);
+    wait_until("the waiter is registered", LIMIT, || registered(&cluster) == 1);
+    held.unlock().expect("it was held");
+    waiter.join().expect("no panic").unlock().expect("it was held");
+    own.unlock().expect("it was held all the time");
+}

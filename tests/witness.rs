@@ -111,9 +111,9 @@ fn serve(client: &mut TcpStream, process: u32, to_the_end: bool) -> io::Result<(
                     let row = [&process, version, "false", "", &token, "true", "off"];
                     wire::data_row(&[&row[..], &["64", "100", "0"]].concat())
                 } else if statement.contains("search_path") {
-                    let mut row = vec!["pg_catalog", "0", "0", "on", "read committed"];
-                    row.extend(texts.iter().take(4).map(AsRef::as_ref));
-                    let times: Vec<_> = texts[4..].iter().map(|it| format!("{it}ms")).collect();
+                    let mut row = vec!["pg_catalog", "0", &texts[0], "on", "read committed"];
+                    row.extend(texts[1..].iter().take(4).map(AsRef::as_ref));
+                    let times: Vec<_> = texts[5..].iter().map(|it| format!("{it}ms")).collect();
                     row.extend(times.iter().map(String::as_str));
                     wire::data_row(&row)
                 } else if statement.contains("pg_locks") {

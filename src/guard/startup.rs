@@ -68,6 +68,7 @@ pub(crate) fn locks(config: &Config, address: &Address, witness: bool) -> Result
     };
     Ok(Purpose::Locks(LockSession {
         settings: SessionSettings {
+            lock_timeout_ms: settings.lock_timeout_ms,
             idle_session_timeout_ms: settings.idle_session_timeout_ms,
             tcp_keepalives_idle_s: settings.keepalives_idle_s,
             tcp_keepalives_interval_s: settings.keepalives_interval_s,

@@ -23,8 +23,8 @@ struct Limits {
 pub const STARTUP_MESSAGES_MAX: u32 = 256;
 /// Nor more bytes.
 pub const STARTUP_BYTES_MAX: u32 = 256 * 1024;
-/// No server has more asynchronous messages than this between two answers, of which there is one
-/// for each heartbeat at least.
+/// No server has more notices and reports of parameters than this between two answers, of which
+/// there is one for each heartbeat at least. Notifications, which others send, do not count.
 pub const UNASKED_MESSAGES_MAX: u32 = 16_384;
 /// Nor more bytes.
 pub const UNASKED_BYTES_MAX: u32 = 4 * 1024 * 1024;

@@ -379,7 +379,11 @@ impl Session {
             }
             State::Ready | State::Failed => match handle_asynchronous(&mut self.ring, &message)? {
                 Some(progress) => {
-                    self.budget.take(size)?;
+                    // Anybody who may connect can notify on our channels, as often as they like:
+                    // that must not end a session. The deadlines bound what it costs.
+                    if !matches!(message, BackendMessage::NotificationResponse { .. }) {
+                        self.budget.take(size)?;
+                    }
                     progress
                 }
                 None => {

@@ -11,6 +11,10 @@ use super::fields::printable;
 /// runtime-config-connection).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SessionSettings {
+    /// `lock_timeout`, in milliseconds. Nothing of ours waits for a lock, but for a commit that
+    /// notifies, or a statement that is planned anew, while others have what it needs locked: an
+    /// error in time is better than an answer that is overdue, which costs all locks.
+    pub lock_timeout_ms: u32,
     /// `idle_session_timeout`, in milliseconds: after so long without a word from us the server
     /// ends the session and frees its locks. PostgreSQL 14 and later.
     pub idle_session_timeout_ms: u32,
@@ -39,24 +43,24 @@ pub enum Transport {
     Unknown,
 }
 
-/// The settings that every server has; `$1` to `$3`.
+/// The settings that every server has; `$1` to `$4`.
 macro_rules! base {
     () => {
         "SELECT pg_catalog.set_config('search_path', 'pg_catalog', false), \
          pg_catalog.set_config('statement_timeout', '0', false), \
-         pg_catalog.set_config('lock_timeout', '0', false), \
+         pg_catalog.set_config('lock_timeout', $1, false), \
          pg_catalog.set_config('synchronous_commit', 'on', false), \
          pg_catalog.set_config('default_transaction_isolation', 'read committed', false), \
-         pg_catalog.set_config('tcp_keepalives_idle', $1, false), \
-         pg_catalog.set_config('tcp_keepalives_interval', $2, false), \
-         pg_catalog.set_config('tcp_keepalives_count', $3, false)"
+         pg_catalog.set_config('tcp_keepalives_idle', $2, false), \
+         pg_catalog.set_config('tcp_keepalives_interval', $3, false), \
+         pg_catalog.set_config('tcp_keepalives_count', $4, false)"
     };
 }
 
-/// With the setting that PostgreSQL 12 added; `$4`.
+/// With the setting that PostgreSQL 12 added; `$5`.
 macro_rules! since_12 {
     () => {
-        concat!(base!(), ", pg_catalog.set_config('tcp_user_timeout', $4, false)")
+        concat!(base!(), ", pg_catalog.set_config('tcp_user_timeout', $5, false)")
     };
 }
 
@@ -64,8 +68,8 @@ const STATEMENT_10: &str = base!();
 const STATEMENT_12: &str = since_12!();
 const STATEMENT_14: &str = concat!(
     since_12!(),
-    ", pg_catalog.set_config('idle_session_timeout', $5, false), \
-     pg_catalog.set_config('client_connection_check_interval', $6, false)"
+    ", pg_catalog.set_config('idle_session_timeout', $6, false), \
+     pg_catalog.set_config('client_connection_check_interval', $7, false)"
 );
 
 /// The oldest major version that is served.
@@ -104,16 +108,17 @@ const NAMES: [&str; 11] = [
 /// The statement for a server of this major version, and how many parameters it takes.
 pub fn statement(major: u32) -> (&'static str, usize) {
     match major {
-        ..12 => (STATEMENT_10, 3),
-        12..14 => (STATEMENT_12, 4),
-        14.. => (STATEMENT_14, 6),
+        ..12 => (STATEMENT_10, 4),
+        12..14 => (STATEMENT_12, 5),
+        14.. => (STATEMENT_14, 7),
     }
 }
 
 impl SessionSettings {
     /// The parameters of [`statement`], in order.
-    pub fn parameters(&self) -> [String; 6] {
+    pub fn parameters(&self) -> [String; 7] {
         [
+            self.lock_timeout_ms,
             self.tcp_keepalives_idle_s,
             self.tcp_keepalives_interval_s,
             self.tcp_keepalives_count,
@@ -163,7 +168,7 @@ impl SessionSettings {
         [
             Wanted::Word("pg_catalog"),
             Wanted::Number(0),
-            Wanted::Number(0),
+            Wanted::Milliseconds(self.lock_timeout_ms),
             Wanted::Word("on"),
             Wanted::Word("read committed"),
             tcp(self.tcp_keepalives_idle_s),

@@ -114,7 +114,8 @@ impl Server {
             Some("settings") => {
                 let fixed = &rehearsal::SETTINGS[..5];
                 let mut row: Vec<String> = fixed.iter().map(|value| (*value).to_owned()).collect();
-                row.extend(self.parameters.clone());
+                row[2] = format!("{}ms", parameter(0));
+                row.extend(self.parameters.iter().skip(1).cloned());
                 row.truncate(usize::from(settings::columns(self.major)));
                 if self.kind.unix {
                     let end = row.len().min(9);

@@ -239,9 +239,9 @@ pub fn config(vector: &Vector, address: &Address) -> Result<Config, Error> {
         .user(USER)
         .connect_timeout(ms(1_000))
         .heartbeat(ms(1_500))
-        .reply_timeout(ms(700))
         .lease(ms(3_000))
         // As in `distlock::proto::rehearsal`, so that both kinds of replay have the same bytes.
+        .reply_timeout(ms(700))
         .server_timeout(ms(10_000))
         // Small tables, so that what the server's bytes take is seen beside them.
         .max_locks(8)

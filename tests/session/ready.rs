@@ -483,3 +483,12 @@ fn after_goodbye_there_is_nothing_more() {
     );
     assert!(session.poll_event().is_err());
 }
+
+/// NOTIFY needs no privilege: whoever may connect could end every session that listens.
+#[test]
+fn no_number_of_notifications_ends_a_session() {
+    let many = usize::try_from(UNASKED_MESSAGES_MAX).expect("small") + 1;
+    let flood = backend::notification().repeat(many);
+    let script = Script::ready().says(flood).syncs(1).says(ready(b'I'));
+    assert_eq!(script.play_long().fault, None);
+}

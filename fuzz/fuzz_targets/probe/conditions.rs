@@ -129,7 +129,8 @@ pub fn settings(case: &Case, row: &[Value]) -> bool {
     };
     texts.iter().enumerate().all(|(place, text)| match place {
         0 => *text == "pg_catalog",
-        1 | 2 => unsigned(text) == Some(0),
+        1 => unsigned(text) == Some(0),
+        2 => is_time(text, ours.lock_timeout_ms),
         3 => *text == "on",
         4 => *text == "read committed",
         5 => tcp(text, ours.tcp_keepalives_idle_s),

@@ -16,6 +16,7 @@ fn refusal(config: &Config) -> String {
 fn the_defaults_pass_and_give_the_designed_settings() {
     config().check().unwrap();
     let expected = ServerSettings {
+        lock_timeout_ms: 1_500,
         idle_session_timeout_ms: 10_000,
         keepalives_idle_s: 2,
         keepalives_interval_s: 2,
@@ -84,7 +85,7 @@ fn the_derived_timeouts_outlast_the_lease_for_every_accepted_timing() {
             let probes = settings.keepalives_interval_s * settings.keepalives_count;
             let kept = Duration::from_secs((settings.keepalives_idle_s + probes).into());
             assert!(drifted < kept && settings.keepalives_count <= 127, "{settings:?}");
-            assert!(settings.idle_session_timeout_ms >= 1);
+            assert!(settings.idle_session_timeout_ms >= 1 && settings.lock_timeout_ms >= 1);
         }
     }
 }

@@ -113,9 +113,9 @@ fn answer(
         let row = [&process, version, "false", "", token, "true", "off", "64", "100", "0"];
         wire::data_row(&row)
     } else if statement.contains("search_path") {
-        let mut row = vec!["pg_catalog", "0", "0", "on", "read committed"];
-        row.extend(texts.iter().take(4).map(AsRef::as_ref));
-        let times: Vec<_> = texts.iter().skip(4).map(|text| format!("{text}ms")).collect();
+        let mut row = vec!["pg_catalog", "0", &texts[0], "on", "read committed"];
+        row.extend(texts[1..].iter().take(4).map(AsRef::as_ref));
+        let times: Vec<_> = texts.iter().skip(5).map(|text| format!("{text}ms")).collect();
         row.extend(times.iter().map(String::as_str));
         wire::data_row(&row)
     } else if statement.contains("pg_locks") {
