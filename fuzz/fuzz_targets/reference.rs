@@ -1,8 +1,8 @@
 //! The decoder and a ready session against a second, simple reader of the same bytes: they accept
 //! and refuse the same, for the same kind of reason, find the same fields, and use up as much.
 //!
-//! Input: a byte for the mode; with its high bit a count and so many statements and Syncs of a
-//! ready session; then what a server sends.
+//! Input: a byte for the mode; with its high bit a count and a script of so many bytes for a ready
+//! session (`src/script.rs`); then what a server sends.
 #![no_main]
 
 #[path = "reference/replies.rs"]
@@ -11,9 +11,9 @@ mod replies;
 use distlock::proto::backend::{Authentication, BackendMessage, Status, decode};
 use distlock::proto::fault::Violation;
 use distlock::proto::fields::Fields;
-use distlock::proto::session::SessionLimits;
 use distlock_fuzz::reference::{Message, Outcome, Refusal, Report, Request, parse};
-use distlock_fuzz::{Input, Trace, ready_session, statement};
+use distlock_fuzz::script::{session_asked, steps};
+use distlock_fuzz::{Input, Trace};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
@@ -43,16 +43,11 @@ fn compare_messages(mut bytes: &[u8]) {
 }
 
 fn compare_replies(script: &[u8], bytes: &[u8]) {
-    let mut session = ready_session(SessionLimits::DEFAULT);
-    for (number, op) in (0_u64..).zip(script) {
-        match op % 5 {
-            4 => session.sync(number).expect("room for 64"),
-            kind => session.submit(&statement(kind, i64::from(*op)), number).expect("room for 64"),
-        }
-    }
+    let steps = steps(script);
+    let mut session = session_asked(&steps);
     let mut trace = Trace::default();
     trace.feed(&mut session, bytes);
-    let (events, end) = replies::read(script, bytes);
+    let (events, end) = replies::read(&steps, bytes);
     assert_eq!(trace.events, events);
     assert_eq!(replies::End::of(trace.fault.as_ref()), end);
 }

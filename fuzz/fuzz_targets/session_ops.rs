@@ -1,6 +1,6 @@
 //! A session under any sequence of calls, with any bytes of a server. Checked against a simple
-//! model: answers in order, one outcome for each ticket, a grant only for the exact bytes of a
-//! grant, output byte for byte, buffers and ring within their limits, no life after an error; and
+//! model: answers in order, one outcome for each ticket, an answer only for the exact bytes of
+//! one, output byte for byte, buffers and ring within their limits, no life after an error; and
 //! no error at all as long as the server keeps to the protocol and the calls to their order.
 //!
 //! Input: a byte for the start and the limits, then operations, see `Harness::operate`.
@@ -8,12 +8,19 @@
 
 #[path = "session_ops/model.rs"]
 mod model;
+#[path = "session_ops/server.rs"]
+mod server;
 
 use distlock::proto::fault::Fault;
-use distlock::proto::session::{Event, Session, SessionLimits};
-use distlock_fuzz::{ANY_METHOD, Input, check_text, handshake, startup, statement};
+use distlock::proto::frontend::KeyParameters;
+use distlock::proto::session::{Event, Refused, Session, SessionLimits};
+use distlock::proto::statement::Statement;
+use distlock_fuzz::script::statement;
+use distlock_fuzz::statements::describe;
+use distlock_fuzz::{ANY_METHOD, Input, check_text, handshake, startup};
 use libfuzzer_sys::fuzz_target;
-use model::{Model, Pending, Server};
+use model::Model;
+use server::Server;
 
 fuzz_target!(|data: &[u8]| {
     let mut input = Input::new(data);
@@ -50,7 +57,7 @@ impl Harness {
         let mut harness = Self {
             session: Session::new(startup(ANY_METHOD), limits).expect("a StartupMessage"),
             limits,
-            model: Model::default(),
+            model: Model::new(limits),
             server: Server::default(),
             next: 0,
             is_clean: mode & 0x80 != 0,
@@ -66,25 +73,28 @@ impl Harness {
     }
 
     fn operate(&mut self, input: &mut Input<'_>) {
-        match input.u8() % 10 {
-            kind @ 0..=3 => self.submit(kind, input.u8()),
-            4 => self.sync(),
-            5 => {
+        match input.u8() % 8 {
+            0 => match statement(input.u8(), input.u8()) {
+                Some(statement) => self.submit(&statement),
+                None => self.sync(),
+            },
+            1 => self.sync(),
+            2 => {
                 let count = usize::from(input.u8()) + 1;
                 let bytes = input.bytes(count);
                 // The rest of the conversation is not the model server's any more.
                 self.is_clean &= bytes.is_empty();
                 self.feed(bytes);
             }
-            6 => {
+            3 => {
                 // A server keeps its replies until the Sync; only errors are sent at once, and
                 // the callers of a session close their batches before they read.
                 self.is_clean &= self.server.is_batch_closed();
-                let bytes = self.server.reply(input.u8());
+                let bytes = self.server.reply(input.u8(), input.u8());
                 self.feed(&bytes);
             }
-            7 => self.poll(),
-            8 => self.derive(u32::from(input.u8())),
+            4 | 5 => self.poll(),
+            6 => self.derive(u32::from(input.u8())),
             _ => {
                 let count = usize::from(input.u8()) + 1;
                 self.take(if count == 256 { usize::MAX } else { count });
@@ -93,33 +103,35 @@ impl Harness {
         self.check();
     }
 
-    fn submit(&mut self, kind: u8, key: u8) {
-        // With bits in both halves and in the sign.
-        let key = i64::from(key).wrapping_mul(-0x0123_4567_89ab_cdef);
-        let is_ready = self.session.is_ready();
-        let has_room = self.session.output().len() + 1024 <= self.limits.write_buffer
-            && self.model.unanswered() + 2 <= self.limits.in_flight;
-        let accepted = self.session.submit(&statement(kind, key), self.next).is_ok();
-        assert_eq!(accepted, is_ready && has_room);
-        if accepted {
-            self.model.submitted(self.next, kind, key);
-            self.server.queue.push_back(Pending::Statement { ticket: self.next });
+    fn submit(&mut self, statement: &Statement) {
+        let description = describe(statement);
+        let expected = match self.session.is_ready() {
+            true => self.model.may_submit(&description, self.session.output().len()),
+            false => Err(Refused::Busy),
+        };
+        assert_eq!(self.session.submit(statement, self.next), expected);
+        if expected.is_ok() {
+            let is_parsed = self.model.submitted(self.next, statement, &description);
+            self.server.submitted(&description, is_parsed);
             self.next += 1;
         }
     }
 
     fn sync(&mut self) {
         let mark = self.next;
-        let is_ready = self.session.is_ready();
-        let accepted = self.session.sync(mark).is_ok();
-        assert!(is_ready || !accepted);
-        if !accepted {
+        let expected = match self.session.is_ready() {
+            true => self.model.may_sync(self.session.output().len()),
+            false => Err(Refused::Busy),
+        };
+        assert_eq!(self.session.sync(mark), expected);
+        if expected.is_ok() {
+            self.model.synced(mark);
+            self.server.synced();
+            self.next += 1;
+        } else {
             // A statement that was accepted has room for its Sync.
-            return assert!(!is_ready || self.server.is_batch_closed());
+            assert!(!self.session.is_ready() || self.server.is_batch_closed());
         }
-        self.model.synced(mark);
-        self.server.queue.push_back(Pending::Sync { mark });
-        self.next += 1;
     }
 
     fn feed(&mut self, mut bytes: &[u8]) {
@@ -149,7 +161,10 @@ impl Harness {
                         event => self.model.happened(&event),
                     }
                 }
-                Ok(None) => return assert!(!self.has_failed, "the error is forgotten"),
+                Ok(None) => {
+                    assert!(!self.has_failed, "the error is forgotten");
+                    return self.model.polled();
+                }
                 Err(fault) => return self.failed(&fault),
             }
         }
@@ -167,8 +182,9 @@ impl Harness {
         assert!(!self.is_clean, "an error without a reason: {fault}");
         self.has_failed = true;
         assert!(!self.session.is_ready() && !self.session.is_deriving());
-        assert!(self.session.submit(&statement(0, 0), 0).is_err());
-        assert!(self.session.sync(0).is_err());
+        let statement = Statement::TryLock(KeyParameters::Bigint(0));
+        assert_eq!(self.session.submit(&statement, 0), Err(Refused::Busy));
+        assert_eq!(self.session.sync(0), Err(Refused::Busy));
     }
 
     fn take(&mut self, count: usize) {
@@ -191,8 +207,8 @@ impl Harness {
         self.poll();
         self.check();
         if self.is_clean && self.server.is_batch_closed() {
-            while !self.server.queue.is_empty() {
-                let bytes = self.server.reply(0);
+            while !self.server.is_idle() {
+                let bytes = self.server.reply(0, server::NO_FAULT);
                 self.feed(&bytes);
                 self.poll();
             }

@@ -1,12 +1,13 @@
 //! The same bytes, whole and in pieces, give the same events, the same end and the same output.
 //!
 //! Input: a byte for the mode (its high bit: from a ready session on; else its low bits are the
-//! mask of `startup`); for a ready session a count and so many statements and Syncs; a count and
-//! so many lengths of pieces, used in turn; then what the server sends.
+//! mask of `startup`); for a ready session a count and a script of so many bytes (`src/script.rs`);
+//! a count and so many lengths of pieces, used in turn; then what the server sends.
 #![no_main]
 
-use distlock::proto::session::{Refused, Session, SessionLimits};
-use distlock_fuzz::{Input, Trace, any_statement, ready_session, startup};
+use distlock::proto::session::{Session, SessionLimits};
+use distlock_fuzz::script::{Step, session_asked, steps};
+use distlock_fuzz::{Input, Trace, startup};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
@@ -43,27 +44,10 @@ fn begin(mode: u8, script: &[u8]) -> Session {
     if mode & 0x80 == 0 {
         return Session::new(startup(mode), SessionLimits::DEFAULT).expect("a StartupMessage");
     }
-    let mut session = ready_session(SessionLimits::DEFAULT);
-    for (number, op) in (0_u64..).zip(script) {
-        let (space, op) = (op & 0x80, op & 0x7f);
-        if op % 5 == 4 {
-            session.sync(number).expect("room for 64");
-            continue;
-        }
-        // The kinds without a gap.
-        let key = i64::from(op).wrapping_mul(-0x0123_4567_89ab_cdef);
-        let statement = any_statement(space | (op - op / 5), key);
-        let mut submitted = session.submit(&statement, number);
-        if submitted == Err(Refused::SyncFirst) {
-            session.sync(number).expect("room for 64");
-            submitted = session.submit(&statement, number);
-        }
-        if submitted.is_err() {
-            // Of those that take a long Parse each time, there is no room for so many.
-            break;
-        }
-    }
+    let mut steps = steps(script);
     // What was begun is ended, as the callers of a session do.
-    let _ = session.sync(u64::MAX);
-    session
+    if let Some(Step::Submit(_)) = steps.last() {
+        steps.push(Step::Sync);
+    }
+    session_asked(&steps)
 }

@@ -4,19 +4,20 @@
 #![forbid(unsafe_code)]
 
 pub mod frontend;
+pub mod listing;
 pub mod reference;
 pub mod scram;
+pub mod script;
+pub mod statements;
 
 use std::fmt::Display;
 
 use distlock::proto::authentication::{Credentials, Methods};
 use distlock::proto::fault::Fault;
-use distlock::proto::frontend::KeyParameters;
 use distlock::proto::handshake::Startup;
 use distlock::proto::rehearsal;
 use distlock::proto::scram::{IterationLimits, NONCE_ENTROPY};
 use distlock::proto::session::{Event, Session, SessionLimits};
-use distlock::proto::statement::{SLOT_BYTES, Slots, Statement};
 use zeroize::Zeroizing;
 
 /// A fuzz input, read from the front. What is beyond the end is zero, so that every input means
@@ -134,57 +135,6 @@ pub fn ready_session(limits: SessionLimits) -> Session {
     trace.feed(&mut session, &handshake());
     assert!(matches!(trace.events[..], [Event::Ready(_)]), "not ready: {trace:?}");
     session
-}
-
-/// One of the four lock statements, by a number.
-pub fn statement(kind: u8, key: i64) -> Statement {
-    let pair = || {
-        let [a, b, c, d, e, f, g, h] = key.to_be_bytes();
-        KeyParameters::Pair(i32::from_be_bytes([a, b, c, d]), i32::from_be_bytes([e, f, g, h]))
-    };
-    match kind % 4 {
-        0 => Statement::TryLock(KeyParameters::Bigint(key)),
-        1 => Statement::Unlock(KeyParameters::Bigint(key)),
-        2 => Statement::TryLock(pair()),
-        _ => Statement::Unlock(pair()),
-    }
-}
-
-/// Any statement, by a number, in either key space.
-pub fn any_statement(kind: u8, key: i64) -> Statement {
-    let [a, b, c, d, e, f, g, h] = key.to_be_bytes();
-    let number = match kind & 0x80 {
-        0 => KeyParameters::Bigint(key),
-        _ => {
-            KeyParameters::Pair(i32::from_be_bytes([a, b, c, d]), i32::from_be_bytes([e, f, g, h]))
-        }
-    };
-    let slots = Slots { first: key & !0x3ff, count: u16::from(h) + 1, held: [g; SLOT_BYTES] };
-    match kind & 0x7f {
-        0..=3 => statement(kind, key),
-        4 => Statement::TryLockShared(number),
-        5 => Statement::UnlockShared(number),
-        6 => Statement::Share(number),
-        7 => Statement::Register(number),
-        8 => Statement::RegisterShared(number),
-        9 => Statement::Retry(number),
-        10 => Statement::ReleaseShared(number),
-        11 => Statement::Downgrade(number),
-        12 => Statement::OpenGate(number),
-        13 => Statement::Wake(number),
-        14 => Statement::Clear(number),
-        15 => Statement::ClearShared(number),
-        16 => Statement::TakeSlot(slots),
-        17 => Statement::RegisterSlots(slots),
-        18 => Statement::ReleaseSlot(slots.first, u16::from(g)),
-        19 => Statement::ClearSlots(slots),
-        20 => Statement::Fence(number),
-        21 => Statement::Token,
-        22 => Statement::Listen(h % 8),
-        23 => Statement::Unlisten(h % 8),
-        24 => Statement::Holders(number),
-        _ => Statement::Release(number),
-    }
 }
 
 /// All that a session said and did.

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 
 use distlock::proto::fields::{ServerError, Severity};
+use distlock::proto::frontend::KeyParameters;
 
 /// What the front of the input is.
 #[derive(Debug, PartialEq, Eq)]
@@ -245,6 +246,24 @@ impl Report {
     /// Whether it says that the server goes down (manual: errcodes-appendix, class 57).
     pub fn is_shutdown(&self) -> bool {
         matches!(self.field(b'C'), Some(b"57P01" | b"57P02"))
+    }
+
+    /// Whether its SQLSTATE is of class 01.
+    pub fn is_warning(&self) -> bool {
+        self.kept().sqlstate.starts_with(b"01")
+    }
+}
+
+/// The key that a notification is of, if it is one of the library's: on one of its channels, one
+/// decimal number, or two with a comma between them, as `str::parse` takes them.
+pub fn key_told(channel: &[u8], payload: &[u8]) -> Option<KeyParameters> {
+    let text = String::from_utf8(payload.to_vec()).ok()?;
+    let parts: Vec<&str> = text.splitn(2, ',').collect();
+    match parts[..] {
+        _ if !channel.starts_with(b"distlock_") => None,
+        [number] => Some(KeyParameters::Bigint(number.parse().ok()?)),
+        [high, low] => Some(KeyParameters::Pair(high.parse().ok()?, low.parse().ok()?)),
+        _ => None,
     }
 }
 

@@ -2,9 +2,11 @@
 //! fuzz targets, so that what the server said can be replayed to them.
 //!
 //! Run it in `fuzz/` with `cargo run --bin record`; it writes `seeds/` anew. The server's process
-//! ids and SCRAM nonces differ from run to run, nothing else.
+//! ids, SCRAM nonces, clock, ports and places in the log differ from run to run, nothing else.
 #![forbid(unsafe_code)]
 
+#[path = "record/conversations.rs"]
+mod conversations;
 #[path = "../../../tests/support/mod.rs"]
 mod support;
 
@@ -15,8 +17,10 @@ use std::path::Path;
 
 use distlock::proto::session::{Event, Session, SessionLimits};
 use distlock_fuzz::scram::Keys;
-use distlock_fuzz::{ANY_METHOD, PASSWORD, startup, statement};
-use support::{StopMode, TempCluster, wait_until};
+use distlock_fuzz::script::{self, SYNC, Step, TRY_LOCK};
+use distlock_fuzz::statements::{Row, describe};
+use distlock_fuzz::{ANY_METHOD, PASSWORD, startup};
+use support::{StopMode, TempCluster};
 
 /// The roles, each with its authentication method.
 const ROLES: [&str; 5] = ["trusted", "cleartext", "hashed", "salted", "impostor"];
@@ -38,7 +42,7 @@ fn main() {
     }
     let (_, bytes) = Connection::open(&cluster, "trusted", "nowhere");
     seeds.startup("no_database", &bytes);
-    conversations(&cluster, &mut seeds);
+    conversations::all(&cluster, &mut seeds);
     shutdown(&mut cluster, StopMode::Immediate, "immediate", &mut seeds);
     cluster.start_again();
     shutdown(&mut cluster, StopMode::Fast, "fast", &mut seeds);
@@ -48,6 +52,7 @@ fn start() -> TempCluster {
     let cluster = TempCluster::builder()
         .setting("max_locks_per_transaction", "10")
         .setting("max_connections", "10")
+        .setting("max_prepared_transactions", "1")
         .hba("host all cleartext all password")
         .hba("host all hashed all md5")
         .hba("host all salted,impostor all scram-sha-256")
@@ -65,72 +70,13 @@ fn start() -> TempCluster {
     cluster
 }
 
-/// What is said in a ready session: operations as `split_invariance` numbers them, all in one
-/// write.
-fn conversations(cluster: &TempCluster, seeds: &mut Seeds<'_>) {
-    let mut observer = cluster.sql();
-    // A heartbeat; granted and released, bigint and pair; re-entrant; a release of nothing.
-    for (name, script) in [
-        ("heartbeat", &[4][..]),
-        ("granted", &[0, 1, 4]),
-        ("granted_pair", &[2, 3, 4]),
-        ("twice", &[0, 0, 4, 1, 1, 4]),
-        ("not_held", &[1, 3, 4]),
-        ("many", &[0, 5, 10, 15, 4, 1, 6, 11, 16, 4, 4]),
-    ] {
-        seeds.ready(name, script, &converse(cluster, script, || ()));
-    }
-    // The observer holds the key 0.
-    observer.query("SELECT pg_advisory_lock(0)");
-    seeds.ready("refused", &[0, 2, 4], &converse(cluster, &[0, 2, 4], || ()));
-    observer.query("SELECT pg_advisory_unlock_all()");
-    // The lock table gets full: the first fails, the others of its batch are skipped.
-    let script = [0, 5, 2, 4, 1, 4];
-    let failed = converse(cluster, &script, || {
-        let full = "SELECT pg_advisory_lock_shared(n) FROM generate_series(1000, 1000000) n";
-        observer.try_query(full).expect_err("more locks than there is room for");
-    });
-    seeds.ready("table_full", &script, &failed);
-    observer.query("SELECT pg_advisory_unlock_all()");
-    let script = [0, 4];
-    let killed = converse(cluster, &script, || {
-        let gone = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'trusted'";
-        let mut sql = cluster.sql();
-        sql.query(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'trusted'",
-        );
-        wait_until("the backend is gone", std::time::Duration::from_secs(10), || {
-            sql.value(gone).as_deref() == Some("0")
-        });
-    });
-    seeds.ready("terminated", &script, &killed);
-    let reloaded = converse(cluster, &script, || {
-        let mut sql = cluster.sql();
-        sql.query("ALTER SYSTEM SET timezone = 'Europe/Vienna'");
-        sql.query("SELECT pg_reload_conf()");
-        let shown = "SELECT setting FROM pg_settings WHERE name = 'TimeZone'";
-        wait_until("the server has read it", std::time::Duration::from_secs(10), || {
-            sql.value(shown).as_deref() == Some("Europe/Vienna")
-        });
-    });
-    seeds.ready("parameter", &script, &reloaded);
-}
-
 fn shutdown(cluster: &mut TempCluster, mode: StopMode, name: &str, seeds: &mut Seeds<'_>) {
     let (mut connection, _) = Connection::open(cluster, "trusted", "postgres");
-    connection.submit(&[0, 4]);
+    connection.submit(&[TRY_LOCK, SYNC]);
     let mut bytes = connection.run();
     cluster.stop(mode);
     bytes.extend(connection.until_end());
-    seeds.ready(name, &[0, 4], &bytes);
-}
-
-/// The bytes of a conversation; `before` happens when the session is ready.
-fn converse(cluster: &TempCluster, script: &[u8], before: impl FnOnce()) -> Vec<u8> {
-    let (mut connection, _) = Connection::open(cluster, "trusted", "postgres");
-    before();
-    connection.submit(script);
-    connection.run()
+    seeds.ready(name, &[TRY_LOCK, SYNC], &bytes);
 }
 
 struct Connection {
@@ -151,13 +97,10 @@ impl Connection {
     }
 
     fn submit(&mut self, script: &[u8]) {
-        for (number, op) in (0_u64..).zip(script) {
-            match op % 5 {
-                4 => self.session.sync(number).expect("room"),
-                kind => {
-                    let statement = statement(kind, i64::from(*op));
-                    self.session.submit(&statement, number).expect("room");
-                }
+        for (number, step) in (0_u64..).zip(script::steps(script)) {
+            match step {
+                Step::Submit(statement) => self.session.submit(&statement, number).expect("room"),
+                Step::Sync => self.session.sync(number).expect("room"),
             }
         }
     }
@@ -233,15 +176,42 @@ impl Seeds<'_> {
         self.write("reference", name, &[&[0x80, count], script, bytes]);
         self.reports(name, bytes);
         self.write("split_invariance", name, &[&[0x80, count], script, &[2, 0, 9], bytes]);
+        self.listings(name, script, bytes);
         // The same calls, once with the server's bytes and once with those of the model server.
-        let calls: Vec<u8> = script
+        let calls: Vec<u8> = script::steps(script)
             .iter()
-            .flat_map(|op| if op % 5 == 4 { vec![4] } else { vec![op % 5, *op] })
+            .scan(script.iter(), |ops, step| match step {
+                Step::Submit(_) => ops.find(|op| script::statement(**op, 0).is_some()),
+                Step::Sync => Some(&SYNC),
+            })
+            .flat_map(|op| [0, *op, 0])
             .collect();
-        self.write("session_ops", name, &[&[0x83], &calls, &[9, 255], &Self::fed(bytes)]);
-        let replies: Vec<u8> = script.iter().flat_map(|op| [6, op.wrapping_mul(67), 7]).collect();
+        self.write("session_ops", name, &[&[0x83], &calls, &[7, 255], &Self::fed(bytes)]);
+        let replies: Vec<u8> = script::steps(script)
+            .iter()
+            .zip(1_u8..)
+            .flat_map(|(_, n)| [3, n.wrapping_mul(67), n.wrapping_mul(29), 4])
+            .collect();
         let name = format!("{name}_model");
-        self.write("session_ops", &name, &[&[0x87], &calls, &[9, 20], &replies, &[9, 255]]);
+        self.write("session_ops", &name, &[&[0x87], &calls, &[7, 20], &replies, &[7, 255]]);
+    }
+
+    /// The columns of its rows that say who holds a key.
+    fn listings(&mut self, name: &str, script: &[u8], mut bytes: &[u8]) {
+        let asks =
+            |op: &u8| script::statement(*op, 0).is_some_and(|of| describe(&of).row == Row::Listing);
+        if !script.iter().any(asks) {
+            return;
+        }
+        while let [tag, a, b, c, d, ..] = bytes {
+            let size = u32::from_be_bytes([*a, *b, *c, *d]) as usize + 1;
+            let (message, later) = bytes.split_at(size.min(bytes.len()));
+            // Behind the header, the number of columns and the length; others have a letter.
+            if *tag == b'D' && size > 12 {
+                self.write("listing", name, &[&[0, 9, 0], &message[11..]]);
+            }
+            bytes = later;
+        }
     }
 
     /// The bodies of its ErrorResponse and NoticeResponse messages.
@@ -268,7 +238,7 @@ impl Seeds<'_> {
     fn fed(bytes: &[u8]) -> Vec<u8> {
         let feed = |piece: &[u8]| {
             let length = u8::try_from(piece.len() - 1).expect("256 at most");
-            [&[5, length], piece, &[7, 8, 255, 7, 9, 255]].concat()
+            [&[2, length], piece, &[4, 6, 255, 4, 7, 255]].concat()
         };
         // Message by message, so that the derivation is in time.
         let mut all = Vec::new();

@@ -6,7 +6,8 @@
 use std::fs;
 use std::path::Path;
 
-use distlock_fuzz::ANY_METHOD;
+use distlock_fuzz::script::{FENCE, RELEASE, SYNC};
+use distlock_fuzz::{ANY_METHOD, message};
 
 /// The low half of the bytes that choose a message, see `fuzz_targets/authentication/server.rs`.
 const OK: u8 = 0;
@@ -29,6 +30,8 @@ fn main() {
     encoder();
     probe();
     connection_string();
+    listing();
+    replies();
 }
 
 fn authentication() {
@@ -162,6 +165,60 @@ fn connection_string() {
         [0x20, 1, b'@', 1, b'/', 3, b'a', b'p', b'p', 2, b'd', b'b', 4, b'p', b'r', b'o', b'd'];
     write("connection_string", "url", &[&[2], &url[..], &[4, 6, 5, 8]].concat());
     write("connection_string", "url_parameter", &[&[2, 0x21], &url[1..], &[4, 6, 5, 8]].concat());
+}
+
+fn listing() {
+    // Those of the model server, and what is made of the input: a holder and a waiter, and many.
+    for choice in [0, 1, 2, 3, 0x0a, 0x13, 0x22, 0x43, 0xff] {
+        let column = distlock_fuzz::listing::sample(choice);
+        write("listing", &format!("sample_{choice}"), &[&[2, 9, 0], &column[..]].concat());
+    }
+    let entry = |how: u8, sight: u8| {
+        let ages = [0, 60, 0xa0];
+        [&[how, sight, 7, 0][..usize::from(how & 0x18 == 0) * 2 + 2], &ages, &[3], b"app"].concat()
+    };
+    let holder = [&entry(0xc8, 1)[..], &[1, 2, 3, 4], &[1, 127, 0, 0, 1], &[9, 9]].concat();
+    let slot = [&entry(0x41, 0)[..], &[1, 2, 3, 4], &[2, 127, 0, 0, 1, 40], &[9, 9]].concat();
+    let waiter = [&entry(0x8c, 2)[..], &[0; 4], &[0]].concat();
+    let two = [&[1, 1], &holder[..], &waiter].concat();
+    write("listing", "two", &[&[1, 9, 0], &two[..], &[0]].concat());
+    write("listing", "two_cut", &[&[3, 9, 0], &two[..], &[2, 30, 0]].concat());
+    write("listing", "two_and_more", &[&[5, 9, 0], &two[..], &[3, 0, 0, b'x']].concat());
+    let many = [&[39, 2, 1, 1, 2, 2], &slot.repeat(32)[..], &[1, 17, 0, b'v']].concat();
+    write("listing", "many", &[&[7, 9, 0], &many[..]].concat());
+}
+
+/// What no server says that is easily had: a commit that fails, and one that may not last.
+fn replies() {
+    let row = |value: &[Option<&[u8]>]| distlock::proto::rehearsal::row(value);
+    let [parsed, bound, done, ready, warning, error] = [
+        message(b'1', b""),
+        message(b'2', b""),
+        message(b'C', b"SELECT 1\0"),
+        message(b'Z', b"I"),
+        message(b'N', b"SWARNING\0VWARNING\0C01000\0Mcanceling wait\0\0"),
+        message(b'E', b"SERROR\0VERROR\0C53400\0Mtoo many notifications\0\0"),
+    ];
+    let token = row(&[Some(&[0, 0, 0, 1, 2, 3, 4, 5]), Some(b"0000000B")]);
+    let fenced = [&parsed[..], &bound, &token, &done].concat();
+    let released = [&parsed[..], &bound, &row(&[Some(b"k")]), &done].concat();
+    for (name, op, reply) in [
+        ("doubtful", FENCE, [&fenced[..], &warning, &ready]),
+        ("not_fenced", FENCE, [&fenced[..], &error, &ready]),
+        ("not_told", RELEASE, [&released[..], &error, &ready]),
+    ] {
+        let reply = reply.concat();
+        let script = [op, SYNC];
+        write("reference", name, &[&[0x80, 2], &script[..], &reply].concat());
+        write("split_invariance", name, &[&[0x80, 2], &script[..], &[2, 0, 9], &reply].concat());
+    }
+    // The same by the model server: the statement, its row, and what comes before or at its end.
+    for (name, op, how) in
+        [("doubtful", FENCE, 0x5f), ("not_fenced", FENCE, 0x08), ("not_told", RELEASE, 0x08)]
+    {
+        let calls = [0, op, 0, 1, 7, 255, 3, 0, 0x0f, 3, 0, 0x0f, 3, 0, how, 4, 7, 255];
+        write("session_ops", &format!("{name}_model"), &[&[0x87], &calls[..]].concat());
+    }
 }
 
 fn write(target: &str, name: &str, bytes: &[u8]) {

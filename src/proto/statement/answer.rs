@@ -53,8 +53,10 @@ pub enum Shape {
     Boolean,
     /// One of these letters, as `"char"`.
     Letter(&'static [(u8, Value)]),
-    /// A slot of so many, or -1; with -2 for [`Value::Probed`].
+    /// A slot of so many, or -1.
     Slot(u16),
+    /// The same, or -2 for [`Value::Probed`].
+    RegisteredSlot(u16),
     /// A log sequence number, or NULL, and a timeline.
     Token,
     /// A [`Listing`].
@@ -69,6 +71,12 @@ pub(super) const REGISTERED: Shape = Shape::Letter(&[
     (b'g', Value::WaitsGated),
     (b'r', Value::Probed),
 ]);
+/// Who wants to share takes no gate.
+pub(super) const REGISTERED_TO_SHARE: Shape =
+    Shape::Letter(&[(b'a', Value::Granted), (b'w', Value::Waits), (b'r', Value::Probed)]);
+/// A try registers nobody.
+pub(super) const RETRIED: Shape =
+    Shape::Letter(&[(b'a', Value::Granted), (b'w', Value::Waits), (b'g', Value::WaitsGated)]);
 pub(super) const RELEASED: Shape = Shape::Letter(&[(b'q', Value::Quiet), (b'k', Value::Told)]);
 
 impl Shape {
@@ -95,14 +103,14 @@ impl Shape {
                 };
                 *value
             }
-            Self::Slot(count) => {
+            Self::Slot(count) | Self::RegisteredSlot(count) => {
                 let (1, Some(Some(bytes))) = (row.columns(), values.next()) else {
                     return Err(malformed("a counted lock's column is an integer"));
                 };
                 let number = bytes.try_into().map(i32::from_be_bytes);
                 match number {
                     Ok(-1) => Value::No,
-                    Ok(-2) => Value::Probed,
+                    Ok(-2) if matches!(self, Self::RegisteredSlot(_)) => Value::Probed,
                     Ok(slot) => match u16::try_from(slot) {
                         Ok(slot) if slot < count => Value::Slot(slot),
                         _ => return Err(malformed("a slot that the lock does not have")),
@@ -143,4 +151,59 @@ fn token(lsn: Option<&[u8]>, timeline: &[u8]) -> Result<Option<Token>, Violation
         .map(u64::from_be_bytes)
         .map_err(|_| malformed("a log sequence number has eight bytes"))?;
     Ok(Some(Token { timeline, lsn }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::backend::{BackendMessage, Status, decode};
+    use super::super::super::frontend::KeyParameters;
+    use super::super::super::rehearsal;
+    use super::super::{SLOT_BYTES, Slots, Statement};
+
+    const KEY: KeyParameters = KeyParameters::Bigint(42);
+    const SLOTS: Slots = Slots { first: 0, count: 9, held: [0; SLOT_BYTES] };
+
+    /// Whether the row may answer the statement.
+    fn answers(statement: Statement, column: &[u8]) -> bool {
+        match decode(&rehearsal::row(&[Some(column)])) {
+            Ok(Status::Complete { message: BackendMessage::DataRow(row), .. }) => {
+                statement.definition().shape.read(&row).is_ok()
+            }
+            other => panic!("no row: {other:?}"),
+        }
+    }
+
+    /// As the text of each has them. A try registers nobody, and who wants to share takes no gate.
+    #[test]
+    fn a_statement_is_answered_by_its_own_letters_only() {
+        for (statement, letters) in [
+            (Statement::Register(KEY), "awgr"),
+            (Statement::RegisterShared(KEY), "awr"),
+            (Statement::Retry(KEY), "awg"),
+            (Statement::Release(KEY), "qk"),
+            (Statement::ReleaseShared(KEY), "qk"),
+            (Statement::ReleaseSlot(0, 8), "qk"),
+            (Statement::Downgrade(KEY), "qk"),
+            (Statement::OpenGate(KEY), "qk"),
+            (Statement::Clear(KEY), "qk"),
+            (Statement::ClearShared(KEY), "qk"),
+            (Statement::ClearSlots(SLOTS), "qk"),
+        ] {
+            for letter in 0..=u8::MAX {
+                let expected = letters.as_bytes().contains(&letter);
+                assert_eq!(answers(statement, &[letter]), expected, "{statement:?} {letter}");
+            }
+        }
+    }
+
+    #[test]
+    fn only_who_registers_for_a_slot_is_told_that_somebody_looked() {
+        for number in -3..=10_i32 {
+            let column = number.to_be_bytes();
+            let is_slot = (-1..9).contains(&number);
+            assert_eq!(answers(Statement::TakeSlot(SLOTS), &column), is_slot, "{number}");
+            let registered = answers(Statement::RegisterSlots(SLOTS), &column);
+            assert_eq!(registered, is_slot || number == -2, "{number}");
+        }
+    }
 }

@@ -11,7 +11,7 @@
 mod answer;
 mod text;
 
-use self::answer::{REGISTERED, RELEASED};
+use self::answer::{REGISTERED, REGISTERED_TO_SHARE, RELEASED, RETRIED};
 pub use self::answer::{Shape, Token, Value};
 use super::buffer::Body;
 use super::companion::{self, SLOTS_MAX};
@@ -125,7 +125,7 @@ const LOCKS: &[i32] = &[INT8_OID, INT4_OID, INT8_OID, INT8_OID, INT8_OID];
 impl Statement {
     /// How it is prepared; by another name for each key space.
     pub fn definition(&self) -> Definition {
-        use Shape::{Boolean, Slot};
+        use Shape::{Boolean, RegisteredSlot, Slot};
         match self {
             Self::TryLock(key) => of(key, 0, ["t", "tp"], text::TRY, KEY, Boolean),
             Self::Unlock(key) => of(key, 2, ["u", "up"], text::UNLOCK, KEY, Boolean),
@@ -134,9 +134,9 @@ impl Statement {
             Self::Share(key) => of(key, 8, ["s", "sp"], text::SHARE, GATED, Boolean),
             Self::Register(key) => of(key, 10, ["w", "wp"], text::REGISTER, GATED, REGISTERED),
             Self::RegisterShared(key) => {
-                of(key, 12, ["ws", "wsp"], text::REGISTER_SHARED, GATED, REGISTERED)
+                of(key, 12, ["ws", "wsp"], text::REGISTER_SHARED, GATED, REGISTERED_TO_SHARE)
             }
-            Self::Retry(key) => of(key, 14, ["y", "yp"], text::RETRY, GATED, REGISTERED),
+            Self::Retry(key) => of(key, 14, ["y", "yp"], text::RETRY, GATED, RETRIED),
             Self::Release(key) => of(key, 16, ["r", "rp"], text::RELEASE, WAITED, RELEASED),
             // A counted lock's waiters key belongs to its first slot: only the parameters differ.
             Self::ReleaseSlot(first, _) => {
@@ -156,7 +156,7 @@ impl Statement {
             Self::Fence(key) => of(key, 30, ["f", "fp"], text::FENCE, KEY, Shape::Token),
             Self::TakeSlot(slots) => one(32, "st", text::TAKE_SLOT, COUNTED, Slot(slots.count)),
             Self::RegisterSlots(slots) => {
-                one(33, "sw", text::REGISTER_SLOTS, COUNTED, Slot(slots.count))
+                one(33, "sw", text::REGISTER_SLOTS, COUNTED, RegisteredSlot(slots.count))
             }
             Self::ClearSlots(_) => one(34, "sc", text::CLEAR_SLOTS, COUNTED, RELEASED),
             Self::Token => one(35, "k", text::TOKEN, &[], Shape::Token),

@@ -1,0 +1,122 @@
+//! A server that keeps to the protocol, for `session_ops`.
+
+use std::collections::VecDeque;
+
+use distlock_fuzz::message;
+use distlock_fuzz::statements::{Description, Row};
+
+/// What it has not answered yet.
+#[derive(Debug, Default)]
+pub struct Server {
+    queue: VecDeque<Request>,
+    /// Whether a statement has failed, so that it runs nothing before the Sync.
+    is_skipping: bool,
+    /// Whether it has run something since the last Sync.
+    has_run: bool,
+}
+
+#[derive(Debug)]
+enum Request {
+    Parse,
+    Statement { reply: Vec<u8>, row: Row },
+    Sync,
+}
+
+/// The choice of [`Server::reply`] with which nothing fails, and nothing comes unasked.
+pub const NO_FAULT: u8 = 0x0f;
+
+/// The one with which a batch cannot be committed.
+const COMMIT_FAILS: u8 = 0x08;
+
+impl Server {
+    /// A statement was sent; whether a Parse with its name came before it.
+    pub fn submitted(&mut self, description: &Description, is_parsed: bool) {
+        if is_parsed {
+            self.queue.push_back(Request::Parse);
+        }
+        let (reply, row) = (description.reply(), description.row);
+        self.queue.push_back(Request::Statement { reply, row });
+    }
+
+    /// A Sync was sent.
+    pub fn synced(&mut self) {
+        self.queue.push_back(Request::Sync);
+    }
+
+    /// Whether nothing is asked after the last Sync.
+    pub fn is_batch_closed(&self) -> bool {
+        matches!(self.queue.back(), None | Some(Request::Sync))
+    }
+
+    /// Whether all is answered.
+    pub fn is_idle(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// The reply to the oldest request that gets one. `answer` chooses among the rows; the low half
+    /// of `how` what fails, its highest bits what comes before it unasked.
+    pub fn reply(&mut self, answer: u8, how: u8) -> Vec<u8> {
+        let reply = loop {
+            match self.queue.pop_front() {
+                None => break Vec::new(),
+                Some(Request::Parse) => break message(b'1', b""),
+                Some(Request::Sync) => break self.end_of_batch(how),
+                Some(Request::Statement { .. }) if self.is_skipping => {}
+                Some(Request::Statement { reply, row }) => {
+                    self.has_run = true;
+                    break self.run(&reply, row, answer, how);
+                }
+            }
+        };
+        [unasked(answer, how), reply].concat()
+    }
+
+    fn end_of_batch(&mut self, how: u8) -> Vec<u8> {
+        let is_refused = self.has_run && !self.is_skipping && how & 0x0f == COMMIT_FAILS;
+        (self.has_run, self.is_skipping) = (false, false);
+        let refused = if is_refused { error() } else { Vec::new() };
+        [refused, message(b'Z', b"I")].concat()
+    }
+
+    fn run(&mut self, reply: &[u8], row: Row, answer: u8, how: u8) -> Vec<u8> {
+        // An error may stand in the place of any of the messages.
+        let fails_at = Some(usize::from(how & 0x0f)).filter(|place| *place < reply.len());
+        self.is_skipping = fails_at.is_some();
+        let mut bytes = Vec::new();
+        for tag in &reply[..fails_at.unwrap_or(reply.len())] {
+            bytes.extend(match tag {
+                b'D' => row.sample(answer),
+                b'C' => message(b'C', b"SELECT 1\0"),
+                tag => message(*tag, b""),
+            });
+        }
+        if fails_at.is_some() {
+            bytes.extend(error());
+        }
+        bytes
+    }
+}
+
+fn error() -> Vec<u8> {
+    message(b'E', b"SFEHLER\0VERROR\0C53200\0Mout of shared memory\0\0")
+}
+
+/// Asynchronous messages.
+fn unasked(answer: u8, how: u8) -> Vec<u8> {
+    let is_ours = how & 0x10 != 0;
+    match how >> 6 {
+        1 if is_ours => message(b'N', b"SWARNUNG\0VWARNING\0C01000\0Mby the way\0\0"),
+        1 => message(b'N', b"SHINWEIS\0VNOTICE\0C00000\0Mby the way\0\0"),
+        2 => {
+            let channel: &[u8] = if is_ours { b"distlock_5\0" } else { b"channel\0" };
+            let payload = match answer % 3 {
+                0 => "payload".to_owned(),
+                1 => answer.to_string(),
+                _ => format!("{answer},-7"),
+            };
+            message(b'A', &[b"\0\0\0\x07", channel, payload.as_bytes(), b"\0"].concat())
+        }
+        3 => message(b'S', b"TimeZone\0UTC\0"),
+        _ => Vec::new(),
+    }
+}
