@@ -268,6 +268,30 @@ fn a_table_that_fills_in_the_midst_of_many_requests_fails_those_that_found_no_ro
     }
 }
 
+/// Its tries are rows of a few statements, and so are the releases of what was granted of them.
+#[test]
+fn a_set_that_finds_no_room_in_the_midst_of_its_keys_leaves_nothing_behind() {
+    let cluster = small_server();
+    let config: Config = cluster.url().parse().expect("a URL");
+    let manager = connect(config.max_locks(100_000));
+    let (mut sql, mut locks) = (cluster.sql(), Vec::new());
+    fill(&manager, &mut locks);
+    let backend = held_keys(&mut sql)[0].1.clone();
+    for round in 1..=10 {
+        locks.truncate(locks.len() - 50);
+        let held: Vec<i64> = (0..locks.len() as i64).collect();
+        wait_until("there is room", LIMIT, || keys_in(&mut sql) == held);
+        let keys = (0..200).map(|n| 1_000_000 * round + n);
+        let error = manager.acquire_all(keys).try_now().expect_err("there is none for all");
+        assert!(error.is_lock_table_full(), "{error}");
+        wait_until("nothing of it is left", LIMIT, || keys_in(&mut sql) == held);
+        assert!(locks.iter().all(Lock::is_held));
+        // The table shares its room out in an order of its own: it may not be full where it was.
+        fill(&manager, &mut locks);
+    }
+    assert!(held_keys(&mut sql).iter().all(|(_, pid)| *pid == backend), "one session");
+}
+
 #[test]
 fn a_refused_connection_says_what_the_server_said() {
     let cluster = TempCluster::start();

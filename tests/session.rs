@@ -21,6 +21,8 @@ mod listing;
 mod notes;
 #[path = "session/ready.rs"]
 mod ready;
+#[path = "session/run.rs"]
+mod run;
 #[path = "session/script.rs"]
 mod script;
 #[path = "session/states.rs"]

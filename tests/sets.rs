@@ -148,9 +148,9 @@ fn a_set_without_keys_is_an_error() {
     }
 }
 
-/// Bind and Execute for each, and one Sync behind them all.
-fn one_batch(statements: usize) -> String {
-    "BE".repeat(statements) + "S"
+/// Bind and Execute for each 64 keys, and one Sync behind them all.
+fn one_batch(keys: usize) -> String {
+    "BE".repeat(keys.div_ceil(64)) + "S"
 }
 
 #[test]

@@ -22,7 +22,7 @@ use std::time::Duration;
 use super::convert;
 use super::jitter::Jitter;
 use super::lease::{Lease, LeaseTimes};
-use super::ledger::{Ledger, LedgerLimits, Op, Sink};
+use super::ledger::{Ledger, LedgerLimits, Next, Op, Sink};
 use crate::clock::Time;
 use crate::context::Cause;
 use crate::error::Error;
@@ -233,10 +233,16 @@ impl Core {
         }
         let mark = now.as_nanos();
         let (mut submitted, mut synced) = (false, true);
-        while let Some((op, statement)) = self.ledger.peek_op() {
-            match session.submit(&statement, op.to_number()) {
+        while let Some(next) = self.ledger.next() {
+            let (count, taken) = match next {
+                Next::One(op, statement) => (1, session.submit(&statement, op.to_number())),
+                Next::Several(run, count) => {
+                    (count, session.submit_run(run, self.ledger.rows(count)))
+                }
+            };
+            match taken {
                 Ok(()) => {
-                    self.ledger.pop_op();
+                    (0..count).for_each(|_| self.ledger.pop_op());
                     (submitted, synced) = (true, false);
                 }
                 Err(Refused::SyncFirst) if !synced && session.sync(mark).is_ok() => synced = true,

@@ -37,10 +37,7 @@ pub fn gate(key: KeyParameters) -> KeyParameters {
 /// The channel that a release of the key is told on: the low bits of the waiters key, as the
 /// statements have it.
 pub fn channel(key: KeyParameters) -> u8 {
-    let low = match waiters(key) {
-        KeyParameters::Bigint(number) => number.to_be_bytes()[7],
-        KeyParameters::Pair(_, low) => low.to_be_bytes()[3],
-    };
+    let [.., low] = waiters(key).to_bytes();
     low % CHANNELS
 }
 

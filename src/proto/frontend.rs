@@ -119,6 +119,17 @@ pub fn bind_key(buf: &mut WriteBuf, statement: &str, key: KeyParameters) -> Resu
 }
 
 impl KeyParameters {
+    /// Its 64 bits; of a pair the first number above the second.
+    pub(super) fn to_bytes(self) -> [u8; 8] {
+        match self {
+            Self::Bigint(key) => key.to_be_bytes(),
+            Self::Pair(high, low) => {
+                let ([a, b, c, d], [e, f, g, h]) = (high.to_be_bytes(), low.to_be_bytes());
+                [a, b, c, d, e, f, g, h]
+            }
+        }
+    }
+
     /// How many parameters it takes.
     fn count(self) -> usize {
         match self {

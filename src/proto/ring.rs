@@ -33,6 +33,8 @@ enum Pending {
         shape: Shape,
         /// Whether it counts only with its Sync.
         commits: bool,
+        /// Whether another row of the same statement follows, which is for the next one.
+        has_more: bool,
         reply: Reply,
     },
     Sync {
@@ -88,7 +90,21 @@ impl Ring {
             Shape::Nothing | Shape::Listing => Reply::ParseComplete,
             _ => Reply::BindComplete,
         };
-        self.pending.push_back(Pending::Statement { ticket, shape, commits, reply });
+        let has_more = false;
+        self.pending.push_back(Pending::Statement { ticket, shape, commits, has_more, reply });
+    }
+
+    /// One statement with a row for each ticket.
+    pub(super) fn push_run(&mut self, tickets: impl Iterator<Item = u64>, shape: Shape) {
+        let mut reply = Reply::BindComplete;
+        for ticket in tickets {
+            let (commits, has_more) = (false, true);
+            self.pending.push_back(Pending::Statement { ticket, shape, commits, has_more, reply });
+            reply = Reply::DataRow;
+        }
+        if let Some(Pending::Statement { has_more, .. }) = self.pending.back_mut() {
+            *has_more = false;
+        }
     }
 
     pub(super) fn push_sync(&mut self, mark: u64, may_fail: bool) {
@@ -167,35 +183,24 @@ impl Ring {
                 self.pending.pop_front();
                 Ok(Progress::EventBefore(event))
             }
-            (Some(Pending::Statement { ticket, shape, commits, reply }), message) => {
-                *reply = match (*reply, message) {
-                    (Reply::ParseComplete, BackendMessage::ParseComplete) => Reply::BindComplete,
-                    (Reply::BindComplete, BackendMessage::BindComplete) => match shape {
-                        Shape::Nothing => Reply::CommandComplete { value: Value::Done },
-                        _ => Reply::DataRow,
-                    },
-                    (Reply::DataRow, BackendMessage::DataRow(row)) if *shape == Shape::Listing => {
-                        self.listing = Some(Box::new(Listing::read(row)?));
-                        Reply::CommandComplete { value: Value::Done }
-                    }
-                    (Reply::DataRow, BackendMessage::DataRow(row)) => {
-                        Reply::CommandComplete { value: shape.read(row)?? }
-                    }
-                    (Reply::CommandComplete { value }, BackendMessage::CommandComplete) => {
-                        if !*commits {
-                            let ticket = *ticket;
-                            let event = match self.listing.take() {
-                                Some(listing) => Event::Listed { ticket, listing },
-                                None => Event::Answer { ticket, value },
-                            };
-                            self.pending.pop_front();
-                            return Ok(Progress::Event(event));
-                        }
-                        Reply::Commit { value }
-                    }
-                    (reply, _) => return unexpected(reply.state()),
+            (Some(Pending::Statement { ticket, shape, commits, has_more, reply }), message) => {
+                let Some(next) = reply.next(*shape, message, &mut self.listing)? else {
+                    return unexpected(reply.state());
                 };
-                Ok(Progress::Message)
+                let value = match next {
+                    Reply::CommandComplete { value } if *has_more => value,
+                    Reply::Commit { value } if !*commits => value,
+                    _ => {
+                        *reply = next;
+                        return Ok(Progress::Message);
+                    }
+                };
+                let ticket = *ticket;
+                self.pending.pop_front();
+                Ok(Progress::Event(match self.listing.take() {
+                    Some(listing) => Event::Listed { ticket, listing },
+                    None => Event::Answer { ticket, value },
+                }))
             }
             (Some(Pending::Sync { mark, .. }), BackendMessage::ReadyForQuery(b'I')) => {
                 let event = Event::Synced { mark: *mark };
@@ -247,6 +252,33 @@ impl Ring {
 }
 
 impl Reply {
+    /// What comes next once this has come; none if it is something else.
+    fn next(
+        self,
+        shape: Shape,
+        message: &BackendMessage<'_>,
+        listing: &mut Option<Box<Listing>>,
+    ) -> Result<Option<Self>, Fault> {
+        Ok(Some(match (self, message) {
+            (Self::ParseComplete, BackendMessage::ParseComplete) => Self::BindComplete,
+            (Self::BindComplete, BackendMessage::BindComplete) => match shape {
+                Shape::Nothing => Self::CommandComplete { value: Value::Done },
+                _ => Self::DataRow,
+            },
+            (Self::DataRow, BackendMessage::DataRow(row)) if shape == Shape::Listing => {
+                *listing = Some(Box::new(Listing::read(row)?));
+                Self::CommandComplete { value: Value::Done }
+            }
+            (Self::DataRow, BackendMessage::DataRow(row)) => {
+                Self::CommandComplete { value: shape.read(row)?? }
+            }
+            (Self::CommandComplete { value }, BackendMessage::CommandComplete) => {
+                Self::Commit { value }
+            }
+            _ => return Ok(None),
+        }))
+    }
+
     fn state(self) -> &'static str {
         match self {
             Self::ParseComplete => "where ParseComplete has to follow",

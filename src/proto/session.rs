@@ -22,7 +22,9 @@ use super::handshake::{Greeting, Handshake, Startup, Step};
 use super::listing::Listing;
 use super::probe::Question;
 use super::ring::{Progress, Ring};
-use super::statement::{Definition, PREPARED_AT_START, Shape, Statement, Value};
+use super::statement::{
+    Definition, PREPARED_AT_START, ROWS_MAX, RUN_MAX, Run, Shape, Statement, Value,
+};
 
 /// The sizes of a session, fixed when it is made (invariant I6).
 #[derive(Debug, Clone, Copy)]
@@ -137,12 +139,17 @@ enum Batch {
 }
 
 /// What has to fit before a statement is taken: itself, what prepares it, and its Sync.
-fn submit_room(definition: &Definition) -> usize {
+fn submit_room(definition: &Definition, size: usize) -> usize {
     let parse = match definition.shape {
         Shape::Listing => LONG_PARSE_MAX,
         _ => PARSE_MAX,
     };
-    parse.saturating_add(2 * STATEMENT_MAX)
+    parse.saturating_add(size).saturating_add(STATEMENT_MAX)
+}
+
+/// The place of a statement among those that stay prepared; none for the unnamed one.
+fn bit(definition: &Definition) -> u64 {
+    1_u64.checked_shl(definition.index.into()).unwrap_or(0)
 }
 
 // The longest message always fits, so that a full buffer always holds a whole one.
@@ -215,11 +222,51 @@ impl Session {
     pub fn submit(&mut self, statement: &Statement, ticket: u64) -> Result<(), Refused> {
         let definition = statement.definition();
         let is_alone = statement.is_alone();
-        let bit = 1_u64.checked_shl(definition.index.into()).unwrap_or(0);
-        let is_prepared = self.prepared & bit != 0;
+        self.admit(&definition, is_alone, 1, STATEMENT_MAX)?;
+        let parameters = |body: &mut Body<'_>| statement.parameters(body);
+        self.write(&definition, parameters)?;
+        self.ring.push_statement(ticket, definition.shape, statement.commits());
+        self.batch = if is_alone { Batch::Alone } else { Batch::Open };
+        Ok(())
+    }
+
+    /// The same for several statements of one kind, which become one with a row for each ticket;
+    /// at most [`ROWS_MAX`] of them. What becomes of each is told as if they had been submitted one
+    /// by one.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Session::submit`].
+    pub fn submit_run(
+        &mut self,
+        run: Run,
+        rows: impl Iterator<Item = (i64, u64)> + Clone,
+    ) -> Result<(), Refused> {
+        let definition = run.definition();
+        let count = rows.clone().count();
+        if !(1..=ROWS_MAX).contains(&count) {
+            return Err(Refused::Busy);
+        }
+        self.admit(&definition, false, count, RUN_MAX)?;
+        let keys = rows.clone().map(|(key, _)| key);
+        self.write(&definition, |body| run.parameters(body, keys))?;
+        self.ring.push_run(rows.map(|(_, ticket)| ticket), definition.shape);
+        self.batch = Batch::Open;
+        Ok(())
+    }
+
+    /// Whether a statement can be taken now that has so many tickets and bytes.
+    fn admit(
+        &self,
+        definition: &Definition,
+        is_alone: bool,
+        tickets: usize,
+        size: usize,
+    ) -> Result<(), Refused> {
+        let is_prepared = self.is_prepared(definition);
         // Room is kept for the Sync that has to follow.
-        let places = if is_prepared { 2 } else { 3 };
-        let room = submit_room(&definition);
+        let places = tickets.saturating_add(if is_prepared { 1 } else { 2 });
+        let room = submit_room(definition, size);
         if !self.is_ready() || self.ring.room() < places || self.outgoing.room() < room {
             return Err(Refused::Busy);
         }
@@ -228,25 +275,31 @@ impl Session {
             Batch::Open => is_prepared && !is_alone,
             Batch::Alone => false,
         };
-        if !fits {
-            return Err(Refused::SyncFirst);
-        }
-        let Definition { name, query, types, shape, .. } = definition;
-        if !is_prepared {
+        if fits { Ok(()) } else { Err(Refused::SyncFirst) }
+    }
+
+    fn is_prepared(&self, definition: &Definition) -> bool {
+        self.prepared & bit(definition) != 0
+    }
+
+    /// Writes a statement that was admitted, and before it, once, what prepares it. It does not
+    /// fail: there is room for the longest.
+    fn write(
+        &mut self,
+        definition: &Definition,
+        parameters: impl FnOnce(&mut Body<'_>),
+    ) -> Result<(), Refused> {
+        let Definition { name, query, types, .. } = *definition;
+        if !self.is_prepared(definition) {
             frontend::parse(&mut self.outgoing, name, query, types).map_err(|_| Refused::Busy)?;
-            if bit != 0 {
+            if bit(definition) != 0 {
                 self.ring.push_parse();
-                self.prepared |= bit;
+                self.prepared |= bit(definition);
             }
         }
-        let parameters = |body: &mut Body<'_>| statement.parameters(body);
-        // Neither fails: there is room for the longest.
         frontend::bind(&mut self.outgoing, name, types.len(), parameters)
             .map_err(|_| Refused::Busy)?;
-        frontend::execute(&mut self.outgoing).map_err(|_| Refused::Busy)?;
-        self.ring.push_statement(ticket, shape, statement.commits());
-        self.batch = if is_alone { Batch::Alone } else { Batch::Open };
-        Ok(())
+        frontend::execute(&mut self.outgoing).map_err(|_| Refused::Busy)
     }
 
     /// Queues a Sync: the end of a batch, or alone the heartbeat. `mark` comes back with its

@@ -12,7 +12,7 @@ use distlock::proto::probe::Question;
 use distlock::proto::rehearsal;
 use distlock::proto::scram::IterationLimits;
 use distlock::proto::session::{Event, Session, SessionLimits};
-use distlock::proto::statement::Statement;
+use distlock::proto::statement::{Run, Statement};
 use zeroize::Zeroizing;
 
 use super::backend;
@@ -41,6 +41,8 @@ pub(crate) struct Outcome {
 enum Turn {
     Backend(Vec<u8>),
     Submit(Statement, u64),
+    /// The keys, with the tickets from this one on.
+    SubmitRun(Run, Vec<i64>, u64),
     Sync(u64),
 }
 
@@ -116,6 +118,11 @@ impl Script {
         self
     }
 
+    pub(crate) fn submits_run(mut self, run: Run, keys: &[i64], first: u64) -> Self {
+        self.turns.push(Turn::SubmitRun(run, keys.to_vec(), first));
+        self
+    }
+
     pub(crate) fn syncs(mut self, mark: u64) -> Self {
         self.turns.push(Turn::Sync(mark));
         self
@@ -128,7 +135,7 @@ impl Script {
         assert_eq!(self.run(Cut::EveryByte).0, outcome, "byte by byte");
         let lengths = self.turns.iter().map(|turn| match turn {
             Turn::Backend(bytes) => bytes.len(),
-            Turn::Submit(..) | Turn::Sync(_) => 0,
+            Turn::Submit(..) | Turn::SubmitRun(..) | Turn::Sync(_) => 0,
         });
         for at in 1..lengths.sum() {
             assert_eq!(self.run(Cut::At(at)).0, outcome, "split at {at}");
@@ -189,10 +196,14 @@ impl Script {
                 Turn::Submit(statement, ticket) if outcome.fault.is_none() => {
                     session.submit(statement, *ticket).expect("room in the ring");
                 }
+                Turn::SubmitRun(run, keys, first) if outcome.fault.is_none() => {
+                    let rows = keys.iter().copied().zip(*first..);
+                    session.submit_run(*run, rows).expect("room in the ring");
+                }
                 Turn::Sync(mark) if outcome.fault.is_none() => {
                     session.sync(*mark).expect("room in the ring");
                 }
-                Turn::Submit(..) | Turn::Sync(_) => {}
+                Turn::Submit(..) | Turn::SubmitRun(..) | Turn::Sync(_) => {}
             }
             collect(&mut session, &mut outcome);
         }

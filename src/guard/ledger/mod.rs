@@ -25,6 +25,7 @@ mod answer;
 mod attempt;
 mod inquiry;
 mod op;
+mod outbox;
 mod rivals;
 mod tables;
 #[cfg(test)]
@@ -34,6 +35,7 @@ mod waiting;
 use std::collections::{HashMap, VecDeque};
 
 pub(crate) use self::op::{Op, OpKind};
+pub(crate) use self::outbox::Next;
 use self::rivals::Rivals;
 use self::tables::{Attempt, End, Entry, Held, Hold, NONE, Request};
 use self::waiting::Channel;
@@ -44,7 +46,6 @@ use crate::error::{Error, Outcome};
 use crate::key::Key;
 use crate::proto::companion::{self, CHANNELS};
 use crate::proto::listing::Listing;
-use crate::proto::statement::Statement;
 use crate::slots::{HoldId, Mode, Ticket, Want, Wish};
 use crate::token::Token;
 
@@ -107,6 +108,8 @@ pub(crate) struct Ledger {
     free_holds: Vec<u32>,
     requests: Vec<Request>,
     outbox: VecDeque<Op>,
+    /// Empty but while the outbox is put in order.
+    gathered: Vec<Op>,
     /// Who waits for the answer to a release or downgrade, in their order.
     tellers: VecDeque<Teller>,
     /// Keys whose waiters are notified with the batch that is being answered.
@@ -170,6 +173,7 @@ impl Ledger {
             requests: vec![Request::UNKNOWN; requests],
             // A key with waiters may register, leave, and open its gate besides.
             outbox: VecDeque::with_capacity(entries + locks + 3 * requests),
+            gathered: outbox::gathered(),
             tellers: VecDeque::with_capacity(requests),
             told: Vec::with_capacity(TOLD_MAX),
             batch_failed: false,
@@ -302,19 +306,6 @@ impl Ledger {
         state.downgrading = true;
         self.tellers.push_back(Teller { entry, slot: 0, ticket });
         self.push_op(Op { kind: OpKind::Downgrade, tells: true, entry });
-    }
-
-    /// The next statement to send.
-    pub(crate) fn peek_op(&self) -> Option<(Op, Statement)> {
-        let op = *self.outbox.front()?;
-        Some((op, self.statement(op)))
-    }
-
-    /// Tells that the statement of [`Ledger::peek_op`] is on its way.
-    pub(crate) fn pop_op(&mut self) {
-        let Some(op) = self.outbox.pop_front() else { return };
-        self.resend_at = self.resend_at.saturating_sub(1);
-        self.mark_sent(op, true);
     }
 
     /// A session is there: whoever waits is tried now.

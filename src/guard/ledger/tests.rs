@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use super::*;
 use crate::proto::frontend::KeyParameters;
-use crate::proto::statement::Value;
+use crate::proto::statement::{Run, Statement, Value};
 
 mod along;
 mod channels;
 mod inquiry;
 mod model;
+mod outbox;
 mod server;
 mod skips;
 mod turns;

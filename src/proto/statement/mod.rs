@@ -9,10 +9,12 @@
 //! [`STATEMENTS`](super::handshake::STATEMENTS).
 
 mod answer;
+mod run;
 mod text;
 
 use self::answer::{REGISTERED, REGISTERED_TO_SHARE, RELEASED, RETRIED};
 pub use self::answer::{Shape, Token, Value};
+pub use self::run::{ROWS_MAX, RUN_MAX, Run};
 use super::buffer::Body;
 use super::companion::{self, SLOTS_MAX};
 use super::frontend::{INT4_OID, INT8_OID, KeyParameters};

@@ -18,12 +18,17 @@ macro_rules! both {
 /// chooses the channel in `$3`.
 macro_rules! told {
     ($w:literal, $payload:literal) => {
+        told!($w, $payload, "$3")
+    };
+    ($w:literal, $payload:literal, $low:literal) => {
         concat!(
             " WHEN pg_try_advisory_lock(",
             $w,
             ") THEN CASE WHEN pg_advisory_unlock(",
             $w,
-            ") THEN 'q'::\"char\" ELSE 'x' END WHEN pg_notify('distlock_' || ($3 & 7), ",
+            ") THEN 'q'::\"char\" ELSE 'x' END WHEN pg_notify('distlock_' || (",
+            $low,
+            " & 7), ",
             $payload,
             ") IS NULL THEN 'x' ELSE 'k' END"
         )
@@ -226,6 +231,16 @@ pub(super) const WAKE: [&str; 2] = both!(wake);
 pub(super) const CLEAR: [&str; 2] = both!(clear);
 pub(super) const CLEAR_SHARED: [&str; 2] = both!(clear_shared);
 pub(super) const FENCE: [&str; 2] = both!(fence);
+
+/// Keys in an array. The rows of a function come in the order of its array, and each is made, with
+/// what it calls, when it is its turn.
+pub(super) const TRY_RUN: &str = "SELECT pg_try_advisory_lock(k) FROM unnest($1) AS k";
+/// Keys, and both numbers of their waiters keys.
+pub(super) const RELEASE_RUN: &str = concat!(
+    "SELECT CASE WHEN NOT pg_advisory_unlock(k) THEN 'n'::\"char\"",
+    told!("a, b", "k::text", "b"),
+    " FROM unnest($1, $2, $3) AS t(k, a, b)"
+);
 
 /// A slot that is neither held here nor by others. The inner CASE keeps the order: a slot of ours
 /// would be granted.

@@ -184,14 +184,22 @@ impl World {
         if ledger.is_recovering() {
             return;
         }
-        while let Some((op, statement)) = ledger.peek_op().filter(|_| sent < count) {
-            let is_alone = statement.is_alone();
+        while sent < count {
+            // Several as one have the outcome of so many, one by one.
+            let several = match ledger.next() {
+                Some(Next::One(..)) => 1,
+                Some(Next::Several(_, several)) => several,
+                None => break,
+            };
+            let is_alone = ledger.peek_op().is_some_and(|(_, statement)| statement.is_alone());
             if is_alone && sent > 0 {
                 break;
             }
-            ledger.pop_op();
-            asked.push_back(Some((op.to_number(), statement)));
-            sent += 1;
+            for _ in 0..several {
+                let (op, statement) = super::sent(ledger);
+                asked.push_back(Some((op.to_number(), statement)));
+            }
+            sent += several;
             if is_alone {
                 break;
             }

@@ -1,0 +1,93 @@
+//! The statements that are to be sent, and how many of them go as one.
+
+use super::{Ledger, Op, OpKind};
+use crate::proto::statement::{ROWS_MAX, Run, Statement};
+
+/// From so many on, statements of one kind go as one with several rows: such a statement costs the
+/// server about as much as three plain ones, and a fraction of one for each row.
+const ROWS_MIN: usize = 4;
+
+/// So far it is looked for what can go together.
+const LOOK_MAX: usize = 4 * ROWS_MAX;
+
+/// What goes to the session next.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Next {
+    One(Op, Statement),
+    /// So many from the front of the queue: [`Ledger::rows`].
+    Several(Run, usize),
+}
+
+impl Ledger {
+    /// The next to be sent.
+    pub(crate) fn next(&mut self) -> Option<Next> {
+        let (op, statement) = self.peek_op()?;
+        if self.outbox.len() < ROWS_MIN {
+            return Some(Next::One(op, statement));
+        }
+        self.gather();
+        let (op, statement) = self.peek_op()?;
+        let Some((run, _)) = Run::of(&statement) else { return Some(Next::One(op, statement)) };
+        let like = |op: &&Op| self.run_of(op) == Some(run);
+        let count = self.outbox.iter().take(ROWS_MAX).take_while(like).count();
+        Some(match count {
+            ..ROWS_MIN => Next::One(op, statement),
+            _ => Next::Several(run, count),
+        })
+    }
+
+    /// The keys and numbers of the first `count`.
+    pub(crate) fn rows(&self, count: usize) -> impl Iterator<Item = (i64, u64)> + Clone + '_ {
+        self.outbox.iter().take(count).filter_map(|op| {
+            let (_, key) = Run::of(&self.statement(*op))?;
+            Some((key, op.to_number()))
+        })
+    }
+
+    /// The next statement to send.
+    pub(crate) fn peek_op(&self) -> Option<(Op, Statement)> {
+        let op = *self.outbox.front()?;
+        Some((op, self.statement(op)))
+    }
+
+    /// Tells that the statement of [`Ledger::peek_op`] is on its way.
+    pub(crate) fn pop_op(&mut self) {
+        let Some(op) = self.outbox.pop_front() else { return };
+        self.resend_at = self.resend_at.saturating_sub(1);
+        self.mark_sent(op, true);
+    }
+
+    fn run_of(&self, op: &Op) -> Option<Run> {
+        // Anything else need not be made to be looked at.
+        match op.kind {
+            OpKind::Try | OpKind::Release => Run::of(&self.statement(*op)).map(|(run, _)| run),
+            _ => None,
+        }
+    }
+
+    /// Moves releases before tries, as far as nothing else is between them. A key that is tried is
+    /// not held, so that no release is moved before the try of its own key.
+    fn gather(&mut self) {
+        let front = self.outbox.iter().take(LOOK_MAX);
+        let plain = front.take_while(|op| self.run_of(op).is_some()).count();
+        self.gathered.clear();
+        let mut releases = 0;
+        for at in 0..plain {
+            let op = self.outbox[at];
+            if op.kind == OpKind::Release {
+                self.outbox[releases] = op;
+                releases += 1;
+            } else {
+                self.gathered.push(op);
+            }
+        }
+        for (at, op) in (releases..).zip(self.gathered.drain(..)) {
+            self.outbox[at] = op;
+        }
+    }
+}
+
+/// Room for [`Ledger::gather`].
+pub(super) fn gathered() -> Vec<Op> {
+    Vec::with_capacity(LOOK_MAX)
+}

@@ -1,0 +1,102 @@
+//! What goes as one statement.
+
+use super::*;
+
+const MANY: LedgerLimits = LedgerLimits { locks: 300, requests: 300, waiters: 5 };
+
+/// So many keys held, and as many others asked for after each release: as many threads do it.
+fn alternating(count: i64) -> (Ledger, Outcomes) {
+    let (mut ledger, mut outcomes) = (Ledger::new(MANY, 1), Outcomes::default());
+    ledger.online(&mut outcomes);
+    for number in 0..count {
+        let ticket = ticket(number as u32);
+        ledger.request(ticket, key(number), Wish::PLAIN, Mode::Try, &mut outcomes);
+        answer(&mut ledger, &mut outcomes, true);
+    }
+    for number in 0..count {
+        ledger.release(outcomes.granted[number as usize].1, &mut outcomes);
+        let ticket = Ticket { slot: number as u32, generation: 2 };
+        ledger.request(ticket, key(count + number), Wish::PLAIN, Mode::Try, &mut outcomes);
+    }
+    (ledger, outcomes)
+}
+
+/// The keys of the statements that are sent.
+fn runs(ledger: &mut Ledger) -> Vec<(Run, Vec<i64>)> {
+    let mut runs = Vec::new();
+    while let Some(next) = ledger.next() {
+        let (run, count) = match next {
+            Next::One(_, statement) => (Run::of(&statement).expect("a try or a release").0, 1),
+            Next::Several(run, count) => (run, count),
+        };
+        runs.push((run, ledger.rows(count).map(|(key, _)| key).collect()));
+        (0..count).for_each(|_| ledger.pop_op());
+    }
+    runs
+}
+
+#[test]
+fn releases_and_tries_that_alternate_are_sent_as_two_statements_in_their_order() {
+    let (mut ledger, _) = alternating(5);
+    let expected = [(Run::Release, (0..5).collect()), (Run::TryLock, (5..10).collect())];
+    assert_eq!(runs(&mut ledger), expected);
+}
+
+#[test]
+fn a_statement_has_so_many_rows_and_no_more() {
+    let (mut ledger, _) = alternating(130);
+    let lengths: Vec<_> = runs(&mut ledger).iter().map(|(run, keys)| (*run, keys.len())).collect();
+    // It is looked so far for what goes together, and for the rest once that is sent.
+    assert!(lengths.iter().all(|(_, length)| *length <= 64), "{lengths:?}");
+    assert_eq!(lengths.iter().map(|(_, length)| length).sum::<usize>(), 260);
+    assert!(lengths.len() <= 10, "{lengths:?}");
+}
+
+#[test]
+fn a_few_are_sent_one_by_one_and_so_is_what_stands_between() {
+    let (mut ledger, mut outcomes) = alternating(3);
+    let kinds: Vec<_> = std::iter::from_fn(|| match ledger.next()? {
+        Next::One(op, _) => {
+            ledger.pop_op();
+            Some(op.kind)
+        }
+        Next::Several(..) => panic!("they are not worth it"),
+    })
+    .collect();
+    assert_eq!(kinds, [[OpKind::Release; 3], [OpKind::Try; 3]].concat());
+    // A try for a slot keeps those behind it from getting before it.
+    let slot = Wish { want: Want::Slot(2), fenced: false };
+    for (number, wish) in [(10, Wish::PLAIN), (11, slot), (12, Wish::PLAIN), (13, Wish::PLAIN)] {
+        ledger.request(ticket(number), key(number.into()), wish, Mode::Try, &mut outcomes);
+    }
+    let mut keys = Vec::new();
+    while let Some(next) = ledger.next() {
+        assert!(matches!(next, Next::One(..)), "{next:?}");
+        keys.push(sent(&mut ledger).1);
+    }
+    assert!(matches!(keys[1], Statement::TakeSlot(_)), "{keys:?}");
+}
+
+#[test]
+fn a_key_that_is_let_go_and_asked_for_again_is_released_first() {
+    let (mut ledger, mut outcomes) = (Ledger::new(MANY, 1), Outcomes::default());
+    ledger.online(&mut outcomes);
+    for number in 0..8 {
+        let (ticket, wish) = (ticket(number), Wish::PLAIN);
+        ledger.request(ticket, key(number.into()), wish, Mode::Try, &mut outcomes);
+    }
+    let tries = runs(&mut ledger);
+    assert_eq!(tries, [(Run::TryLock, (0..8).collect())]);
+    for op in 0..8 {
+        let entry = ledger.index[&(key(op), false)];
+        let op = Op::new(OpKind::Try, entry);
+        ledger.answered(op, Value::Yes, &mut outcomes).expect("it agrees");
+    }
+    for number in 0..8 {
+        ledger.release(outcomes.granted[number as usize].1, &mut outcomes);
+        let ticket = Ticket { slot: number, generation: 2 };
+        ledger.request(ticket, key(number.into()), Wish::PLAIN, Mode::Try, &mut outcomes);
+    }
+    let keys: Vec<i64> = (0..8).collect();
+    assert_eq!(runs(&mut ledger), [(Run::Release, keys.clone()), (Run::TryLock, keys)]);
+}
