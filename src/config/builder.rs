@@ -25,10 +25,12 @@ impl Config {
     #[must_use]
     pub fn host(mut self, host: impl Into<String>) -> Self {
         self.hosts = apply::list(&host.into());
+        self.has_no_hosts = false;
         self
     }
 
-    /// Several hosts with their ports, instead of [`host`](Self::host) and [`port`](Self::port).
+    /// Several hosts with their ports, instead of [`host`](Self::host) and [`port`](Self::port);
+    /// one at least.
     ///
     /// ```
     /// # use distlock::Config;
@@ -39,6 +41,8 @@ impl Config {
     pub fn hosts<H: Into<String>>(mut self, hosts: impl IntoIterator<Item = (H, u16)>) -> Self {
         (self.hosts, self.ports) =
             hosts.into_iter().map(|(host, port)| (host.into(), port)).unzip();
+        // Not the default: who has computed the list does not mean whatever runs on this machine.
+        self.has_no_hosts = self.hosts.is_empty();
         self
     }
 

@@ -185,6 +185,8 @@ const DEFAULT_MAX_WAITERS: u32 = 1024;
 pub struct Config {
     /// Lists, whose entries may be empty; `hosts` says what they come to together.
     pub(crate) hosts: Vec<String>,
+    /// Whether a list without any was given for them.
+    pub(crate) has_no_hosts: bool,
     pub(crate) hostaddrs: Vec<String>,
     pub(crate) ports: Vec<u16>,
     pub(crate) load_balance_hosts: bool,
@@ -233,6 +235,7 @@ impl Config {
     pub fn new() -> Self {
         Self {
             hosts: Vec::new(),
+            has_no_hosts: false,
             hostaddrs: Vec::new(),
             ports: Vec::new(),
             load_balance_hosts: false,
@@ -297,6 +300,7 @@ impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
             .field("hosts", &self.hosts)
+            .field("has_no_hosts", &self.has_no_hosts)
             .field("hostaddrs", &self.hostaddrs)
             .field("ports", &self.ports)
             .field("load_balance_hosts", &self.load_balance_hosts)

@@ -191,6 +191,19 @@ fn what_is_shown_anywhere_has_no_password() {
     let pairs = format!("host=127.0.0.1 password='{PASSWORD}");
     let refused: Error = pairs.parse::<Config>().expect_err("a quote without an end");
     shown.push(format!("{refused} {refused:?}"));
+    // Separated as other clients have it: all of it is the value of the first parameter.
+    for first in ["host=db", "host=/run/x", "user=app", "dbname=prod", "sslrootcert=/etc/ca.pem"] {
+        for separator in [';', ',', '&'] {
+            let text = format!("{first}{separator}user=app{separator}password={PASSWORD}");
+            let refused = text.parse::<Config>().expect_err(&text);
+            shown.push(format!("{refused} {refused:?}"));
+        }
+    }
+    let path = format!("/etc/ca-{PASSWORD}.pem");
+    let with_file = Config::new().user("app").host("db").ssl_root_cert(path.as_str());
+    let refused = Manager::connect(with_file);
+    let refused = refused.expect_err("no such file, or no TLS in this build");
+    shown.push(format!("{refused} {refused:?}"));
     let records = heard("config password\n", |manager| {
         let lock = manager.acquire(7).wait().expect("it is free");
         shown.push(format!("{manager:?} {lock:?} {:?} {config:?}", lock.context()));

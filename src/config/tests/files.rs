@@ -359,6 +359,8 @@ mod tls {
     #[test]
     fn a_verified_server_needs_a_name() {
         let home = Home::new();
+        let text = home.refusal("host=db user=u sslrootcert=/etc/ca.pem;password=c4nary");
+        assert!(text.contains("sslrootcert has `password=` in it"), "{text}");
         let text = home.refusal("hostaddr=::1 user=u sslrootcert=system");
         assert!(text.contains("hostaddr has an entry without a name"), "{text}");
         let plan = home.plan("hostaddr=::1 host=db user=u sslrootcert=system").unwrap();
