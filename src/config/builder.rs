@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::auth::RequireAuth;
 use super::ssl::{ChannelBinding, RootCert, SslMode, SslNegotiation, TlsVersion};
 use super::{AuthMethods, Config, Secret, apply};
 
@@ -158,7 +159,7 @@ impl Config {
     /// ```
     #[must_use]
     pub fn require_auth(mut self, methods: AuthMethods) -> Self {
-        self.require_auth = Some(methods);
+        self.require_auth = Some(RequireAuth::Only(methods));
         self
     }
 

@@ -40,6 +40,7 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 pub use self::auth::AuthMethods;
+use self::auth::RequireAuth;
 pub(crate) use self::plan::{Endpoint, Place, Plan};
 pub use self::proxy::Proxy;
 pub(crate) use self::secret::Secret;
@@ -142,9 +143,14 @@ const DEFAULT_MAX_WAITERS: u32 = 1024;
 ///   too.
 /// * Service files do not ask LDAP, and there is no directory of the system for them but the one
 ///   that `PGSYSCONFDIR` names.
-/// * The home directory is what `HOME` says.
-/// * `password` in `require_auth` needs `sslmode=verify-full`, and a list with `!` never leaves it
-///   over.
+/// * The home directory is what `HOME` says. `PGTZ`, `PGDATESTYLE` and `PGGEQO` are not read, as
+///   nothing here depends on what they set.
+/// * `hostaddr` is a whole address, and not one like `127.1`. A host with one of `= ; & ? ' "`, a
+///   directory of the socket with a `=`, and any other value with `password=` in it are errors:
+///   parameters that are not separated by spaces are all one value, which would be shown.
+/// * With a password the server may only use SCRAM-SHA-256, and without one it may only let the
+///   session in. A list with `!` in `require_auth` takes away from that: `!password` does not allow
+///   `md5`. `password` needs `sslmode=verify-full`.
 /// * Names of more than 63 bytes, which the server would cut off, are errors.
 /// * A `dbname` that is a connection string is an error. So are a backslash at the end of a string,
 ///   white space and an `@` behind the host in a URL, and bytes that are not UTF-8.
@@ -198,7 +204,7 @@ pub struct Config {
     pub(crate) dbname: Option<String>,
     pub(crate) application_name: String,
     pub(crate) connect_timeout: Duration,
-    pub(crate) require_auth: Option<AuthMethods>,
+    pub(crate) require_auth: Option<RequireAuth>,
     /// Command-line options for the server process (`options`).
     pub(crate) options: Option<String>,
     /// Whether the session has to be able to write (`target_session_attrs=read-write`).
