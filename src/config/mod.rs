@@ -157,6 +157,10 @@ const DEFAULT_MAX_WAITERS: u32 = 1024;
 /// * A named file of certificates that is not there is an error, with every `sslmode`. With
 ///   `sslcertmode=require` there has to be a certificate to send; whether the server wants it is
 ///   its own affair.
+/// * Lists of revoked certificates are not looked at: `sslcrl` and `sslcrldir` are errors, and so
+///   is a `~/.postgresql/root.crl` where a file of authorities verifies the server.
+/// * TLS before 1.2 is not spoken, and an error where it is named. `sslsni` is 1 or 0; libpq takes
+///   anything but a 1 for 0.
 ///
 /// # TLS
 ///
