@@ -202,8 +202,13 @@ impl Guard {
                 }
                 Ok(Input::Empty) => return,
                 Ok(Input::End) => {
-                    let reason = "the server closed the connection";
-                    return self.lose(shared, now, reason, None);
+                    let change = self.core.handle_end(now, &mut self.holds.settler(shared));
+                    self.apply(change, shared);
+                    // Unless its last word has ended it.
+                    if self.stream.is_some() {
+                        self.lose(shared, now, "the server closed the connection", None);
+                    }
+                    return;
                 }
                 Err(error) => {
                     return self.lose(shared, now, "reading from the server failed", Some(error));
