@@ -441,4 +441,4 @@ impl Core {
 }
 
 /// How many rounds of key derivation run between two looks at the clock: about a millisecond.
-const DERIVE_ROUNDS: u32 = 1_000;
+pub(super) const DERIVE_ROUNDS: u32 = 1_000;

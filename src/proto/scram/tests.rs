@@ -16,6 +16,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::keys::{BLOCK, xor};
 use super::*;
+use crate::proto::rehearsal::ITERATIONS;
 
 mod plus;
 
@@ -42,7 +43,7 @@ fn rfc_client_with(limits: IterationLimits) -> ScramClient {
 }
 
 fn rfc_client() -> ScramClient {
-    rfc_client_with(IterationLimits::DEFAULT)
+    rfc_client_with(ITERATIONS)
 }
 
 /// A client that waits for the server's signature; it made its proof with one round.
@@ -253,7 +254,7 @@ fn the_longest_nonce_and_salt_are_taken() {
 
 #[test]
 fn an_iteration_count_is_a_plain_number_within_the_limits() {
-    let limits = IterationLimits::DEFAULT;
+    let limits = ITERATIONS;
     let answer = |count: &str| {
         let message = format!("r={NONCE}x,s=AA==,i={count}");
         client("pencil", limits).server_first(message.as_bytes())
