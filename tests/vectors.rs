@@ -14,6 +14,9 @@ mod anywhere;
 mod elsewhere;
 #[path = "replay/format.rs"]
 mod format;
+#[cfg(feature = "tls")]
+#[path = "replay/front.rs"]
+mod front;
 #[path = "replay/good.rs"]
 mod good;
 #[path = "replay/items.rs"]
