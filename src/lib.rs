@@ -98,6 +98,9 @@ mod slots;
 mod timer;
 mod token;
 mod warning;
+#[cfg(test)]
+#[path = "tests/wiped.rs"]
+mod wiped;
 
 pub use acquire::{Acquire, Acquiring};
 pub use acquire_all::{AcquireAll, AcquiringAll};

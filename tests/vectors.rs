@@ -14,6 +14,9 @@ mod anywhere;
 mod elsewhere;
 #[path = "replay/format.rs"]
 mod format;
+#[cfg(feature = "tls")]
+#[path = "replay/front.rs"]
+mod front;
 #[path = "replay/good.rs"]
 mod good;
 #[path = "replay/items.rs"]
@@ -135,8 +138,30 @@ fn every_class_of_attack_has_vectors_or_a_test_of_its_own() {
         assert!(count + tests.len() > 0, "nothing tests A{class}");
     }
     let total: usize = counts.values().sum();
+    let controls = all().iter().filter(|vector| is_control(vector)).count();
     println!("{total} vectors, {} of them replayed by this build", vectors().len());
-    assert!(total >= 150, "{total} vectors");
+    println!("{} classes, {controls} controls", counts.len());
+    let numbers = format!("{total} files in {}", counts.len());
+    for path in ["README.md", "SECURITY.md", "tests/vectors/README.md"] {
+        let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path));
+        let text = text.unwrap_or_else(|error| panic!("{path}: {error}"));
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let text = words.join(" ");
+        assert!(text.contains(&numbers), "{path} does not have: {numbers}");
+        let is_counted = [" controls", " of them controls", " of the files are controls"]
+            .iter()
+            .any(|words| text.contains(&format!("{controls}{words}")));
+        assert!(is_counted, "{path} does not have the {controls} controls");
+    }
+}
+
+/// Whether nothing fails, is refused or lost in a vector: it shows that no more is refused than has
+/// to be.
+fn is_control(vector: &Vector) -> bool {
+    vector
+        .outcomes
+        .iter()
+        .all(|outcome| ["ready", "granted", "kept", "done"].contains(&outcome.verdict.as_str()))
 }
 
 #[test]

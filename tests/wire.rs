@@ -15,7 +15,8 @@ use distlock::proto::fields::Severity;
 use distlock::proto::frontend::{self, INT8_OID, KeyParameters, ProtocolVersion};
 use distlock::proto::handshake::STATEMENTS;
 use distlock::proto::md5::md5_password;
-use distlock::proto::scram::{Binding, IterationLimits, NONCE_ENTROPY, ScramClient};
+use distlock::proto::rehearsal::ITERATIONS;
+use distlock::proto::scram::{Binding, NONCE_ENTROPY, ScramClient};
 
 use notes::{Block, Side};
 
@@ -64,7 +65,7 @@ fn encode(title: &str) -> Option<Vec<u8>> {
 
 /// The client of the recorded exchange.
 fn scram() -> ScramClient {
-    ScramClient::new("pencil", [0; NONCE_ENTROPY], IterationLimits::DEFAULT, Binding::None)
+    ScramClient::new("pencil", [0; NONCE_ENTROPY], ITERATIONS, Binding::None)
 }
 
 /// The same, when it has taken what the server answered.

@@ -1,5 +1,5 @@
-//! What becomes of a witness that nobody wants to hear any more: the session that it is about has
-//! ended, and the server leaves it without an answer.
+//! When a witness is heard, and what becomes of one that nobody wants to hear any more: the session
+//! that it is about has ended, and the server leaves it without an answer.
 
 #[allow(dead_code, reason = "shared with another binary")]
 #[allow(unreachable_pub, reason = "a module of one binary, public in none")]
@@ -9,12 +9,12 @@ mod wire;
 use std::collections::HashMap;
 use std::io;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use distlock::{Config, Context, Manager};
+use distlock::{Config, Context, Manager, Proxy};
 
 /// Nothing here takes this long; the connect timeout is far above.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -51,7 +51,7 @@ fn treacherous() -> u16 {
         let mut kept = Vec::new();
         loop {
             let (mut session, _) = listener.accept().expect("a session");
-            let _ = serve(&mut session, 77, false);
+            let _ = serve(&mut session, 77, EXAMINED, |_| {});
             let (witness, _) = listener.accept().expect("a witness");
             kept.push(witness);
             CONNECTIONS.fetch_add(1, Ordering::SeqCst);
@@ -68,17 +68,29 @@ fn mortal() -> (u16, thread::JoinHandle<TcpStream>) {
         let (mut session, _) = listener.accept().expect("a session");
         let witness = thread::spawn(move || {
             let (mut witness, _) = listener.accept()?;
-            serve(&mut witness, 78, false)
+            serve(&mut witness, 78, EXAMINED, |_| {})
         });
-        serve(&mut session, 77, true).expect("a good client");
+        serve(&mut session, 77, READY, |_| {}).expect("a good client");
         let _ = witness.join();
         session
     });
     (port, server)
 }
 
-/// Answers up to the confirmation; and to the end of the start, where that is wanted.
-fn serve(client: &mut TcpStream, process: u32, to_the_end: bool) -> io::Result<()> {
+/// How many Syncs there are up to the confirmation.
+const EXAMINED: u32 = 2;
+/// And up to the settings, which end the start behind a proxy.
+const SETTLED: u32 = 3;
+/// And to the end of the start.
+const READY: u32 = 4;
+
+/// Answers so many Syncs; tells each statement that is run.
+fn serve(
+    client: &mut TcpStream,
+    process: u32,
+    last: u32,
+    mut runs: impl FnMut(&str),
+) -> io::Result<()> {
     client.set_nodelay(true)?;
     wire::read_startup(client)?;
     wire::write(client, b'R', &0_u32.to_be_bytes())?;
@@ -103,6 +115,7 @@ fn serve(client: &mut TcpStream, process: u32, to_the_end: bool) -> io::Result<(
                 wire::write(client, b'2', &[])?;
             }
             b'E' => {
+                runs(&statement);
                 let texts: Vec<_> = values.iter().map(|it| String::from_utf8_lossy(it)).collect();
                 let process = process.to_string();
                 let row = if statement.contains("version()") {
@@ -129,7 +142,7 @@ fn serve(client: &mut TcpStream, process: u32, to_the_end: bool) -> io::Result<(
             b'S' => {
                 syncs += 1;
                 wire::write(client, b'Z', b"I")?;
-                if syncs == if to_the_end { 4 } else { 2 } {
+                if syncs == last {
                     return Ok(());
                 }
             }
@@ -138,9 +151,63 @@ fn serve(client: &mut TcpStream, process: u32, to_the_end: bool) -> io::Result<(
     }
 }
 
+/// How many sessions were found good so far, and how many witnesses were heard.
+#[derive(Default)]
+struct Counts {
+    sessions: AtomicUsize,
+    testimonies: AtomicUsize,
+}
+
+/// The identity asks for the lock, too.
+fn is_testimony(statement: &str) -> bool {
+    statement.contains("pg_try_advisory_lock") && !statement.contains("version()")
+}
+
+/// A server that is good to each session up to so many Syncs, and then hangs up.
+fn forgetful(last: u32) -> (u16, Arc<Counts>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let port = listener.local_addr().expect("bound").port();
+    let counts = Arc::new(Counts::default());
+    let own = Arc::clone(&counts);
+    thread::spawn(move || {
+        for process in 77.. {
+            let (mut client, _) = listener.accept().expect("a client");
+            let counts = Arc::clone(&own);
+            thread::spawn(move || {
+                let _ = serve(&mut client, process, last, |statement| {
+                    if statement.contains("search_path") {
+                        counts.sessions.fetch_add(1, Ordering::SeqCst);
+                    } else if is_testimony(statement) {
+                        counts.testimonies.fetch_add(1, Ordering::SeqCst);
+                    }
+                });
+            });
+        }
+    });
+    (port, counts)
+}
+
 fn config(port: u16) -> Config {
     let config = Config::new().host("127.0.0.1").port(port).user("app").dbname("app");
     config.connect_timeout(CONNECT_TIMEOUT)
+}
+
+/// Settings are made once the witness was heard, so what was counted before them was in time.
+#[test]
+fn behind_a_proxy_every_session_has_its_witness_and_else_the_first_at_an_address() {
+    let _turn = ONE_AT_A_TIME.lock();
+    let rows = [(Proxy::SessionAffine, SETTLED, true), (Proxy::None, READY, false)];
+    for (proxy, last, every) in rows {
+        let (port, counts) = forgetful(last);
+        let sessions = || counts.sessions.load(Ordering::SeqCst);
+        let manager = Manager::connect(config(port).proxy(proxy)).expect("it is good");
+        wait_until("it comes again and again", || sessions() >= 3);
+        // In this order: the next session may come in between.
+        let sessions = sessions();
+        let testimonies = counts.testimonies.load(Ordering::SeqCst);
+        assert!(if every { testimonies >= sessions } else { testimonies == 1 }, "{testimonies}");
+        drop(manager);
+    }
 }
 
 #[test]

@@ -56,15 +56,55 @@ impl BitOr for AuthMethods {
     }
 }
 
-/// Reads a list such as `md5,scram-sha-256`, or one of what to leave out, such as `!md5,!none`. As
-/// in libpq, spaces are not skipped, no method may come twice, and a `!` stands before all of them
-/// or none. Unlike in libpq, leaving out others never allows `password`: who wants that names it.
+/// Reads a list such as `md5,scram-sha-256`. As in libpq, spaces are not skipped, and no method may
+/// come twice. A list of what to leave out, such as `!md5`, is no set by itself: it depends on
+/// whether there is a password. `require_auth` in a connection string takes one.
 impl FromStr for AuthMethods {
     type Err = Error;
 
     fn from_str(list: &str) -> Result<Self, Error> {
+        match list.parse()? {
+            RequireAuth::Only(methods) => Ok(methods),
+            RequireAuth::AllBut(_) => refuse(format_args!(
+                "a list of methods to leave out has a meaning in a connection string alone; name \
+                 the methods to accept"
+            )),
+        }
+    }
+}
+
+/// What `require_auth` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RequireAuth {
+    /// The methods that are named.
+    Only(AuthMethods),
+    /// What is allowed by default, less these.
+    AllBut(AuthMethods),
+}
+
+impl RequireAuth {
+    /// The methods that a server may use for which there is a password, or none.
+    ///
+    /// Leaving out never allows what was not allowed before, unlike in libpq, where `!password`
+    /// stands for everything else, MD5 and no authentication at all included.
+    pub(super) fn methods(self, has_password: bool) -> Option<AuthMethods> {
+        match self {
+            Self::Only(methods) => Some(methods),
+            Self::AllBut(left_out) => {
+                let by_default = AuthMethods::by_default(has_password);
+                (!left_out.contains(by_default)).then_some(by_default)
+            }
+        }
+    }
+}
+
+/// Reads the value of the parameter: a `!` stands before all methods of the list or before none.
+impl FromStr for RequireAuth {
+    type Err = Error;
+
+    fn from_str(list: &str) -> Result<Self, Error> {
         let is_negated = list.starts_with('!');
-        let mut named = Self(0);
+        let mut named = AuthMethods(0);
         for (index, entry) in list.split(',').enumerate() {
             let name = entry.strip_prefix('!');
             if name.is_some() != is_negated {
@@ -73,7 +113,7 @@ impl FromStr for AuthMethods {
                      either what to accept or what to leave out"
                 ));
             }
-            let method = Self::from_name(index + 1, name.unwrap_or(entry), is_negated)?;
+            let method = AuthMethods::from_name(index + 1, name.unwrap_or(entry), is_negated)?;
             if named.contains(method) {
                 return refuse(format_args!(
                     "entry {} of require_auth is there for the second time; remove it",
@@ -82,23 +122,25 @@ impl FromStr for AuthMethods {
             }
             named = named | method;
         }
-        if !is_negated {
-            return Ok(named);
+        Ok(if is_negated { Self::AllBut(named) } else { Self::Only(named) })
+    }
+}
+
+impl fmt::Display for RequireAuth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Only(methods) => methods.list("", f),
+            Self::AllBut(left_out) => left_out.list("!", f),
         }
-        let left = Self(Self::BY_DEFAULT_OF_NEGATION.0 & !named.0);
-        if left.0 == 0 {
-            return refuse(format_args!(
-                "require_auth leaves no method that is supported; list the methods to accept \
-                 instead, such as scram-sha-256"
-            ));
-        }
-        Ok(left)
     }
 }
 
 impl AuthMethods {
-    /// What a list with `!` takes away from.
-    const BY_DEFAULT_OF_NEGATION: Self = Self(Self::NONE.0 | Self::MD5.0 | Self::SCRAM_SHA_256.0);
+    /// What is allowed where nobody says: with a password, the one method in which the server
+    /// proves itself.
+    pub(super) const fn by_default(has_password: bool) -> Self {
+        if has_password { Self::SCRAM_SHA_256 } else { Self::NONE }
+    }
 
     /// Methods of libpq that are never used here: they can be left out, and that is all. Their bits
     /// are in no set that gets out of here.
@@ -123,18 +165,23 @@ impl AuthMethods {
             )),
         }
     }
-}
 
-impl fmt::Display for AuthMethods {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// The names, each with what stands before it.
+    fn list(self, before: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut separator = "";
-        for (method, name) in Self::NAMES {
+        for (method, name) in Self::NAMES.into_iter().chain(Self::NEVER) {
             if self.contains(method) {
-                write!(f, "{separator}{name}")?;
+                write!(f, "{separator}{before}{name}")?;
                 separator = ",";
             }
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for AuthMethods {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.list("", f)
     }
 }
 
@@ -158,18 +205,29 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out_leaves_the_rest_but_never_the_clear_text() {
+    fn a_list_of_what_to_leave_out_only_takes_away_from_the_default() {
         let rows = [
-            ("!md5", "none,scram-sha-256"),
-            ("!none", "md5,scram-sha-256"),
-            ("!password", "none,md5,scram-sha-256"),
-            ("!gss,!sspi,!oauth", "none,md5,scram-sha-256"),
-            ("!none,!md5,!gss", "scram-sha-256"),
-            ("!scram-sha-256,!md5", "none"),
+            ("!md5", Some(AuthMethods::SCRAM_SHA_256), Some(AuthMethods::NONE)),
+            ("!password", Some(AuthMethods::SCRAM_SHA_256), Some(AuthMethods::NONE)),
+            ("!gss,!sspi,!oauth", Some(AuthMethods::SCRAM_SHA_256), Some(AuthMethods::NONE)),
+            ("!none", Some(AuthMethods::SCRAM_SHA_256), None),
+            ("!none,!md5,!gss", Some(AuthMethods::SCRAM_SHA_256), None),
+            ("!scram-sha-256,!md5", None, Some(AuthMethods::NONE)),
+            ("!none,!scram-sha-256", None, None),
+            ("!none,!md5,!scram-sha-256,!password,!gss,!sspi,!oauth", None, None),
         ];
-        for (list, expected) in rows {
-            assert_eq!(list.parse::<AuthMethods>().unwrap().to_string(), expected, "{list}");
+        for (list, with_password, without) in rows {
+            let required: RequireAuth = list.parse().unwrap();
+            assert_eq!(required.methods(true), with_password, "{list}");
+            assert_eq!(required.methods(false), without, "{list}");
+            assert_eq!(required.to_string().parse::<RequireAuth>().unwrap(), required);
         }
+    }
+
+    #[test]
+    fn a_list_of_what_to_leave_out_is_no_set_by_itself() {
+        let error = "!md5".parse::<AuthMethods>().unwrap_err();
+        assert!(error.is_config() && error.to_string().contains("name the methods"), "{error}");
     }
 
     #[test]
@@ -198,14 +256,12 @@ mod tests {
             ("!", "entry 1"),
             ("!!md5", "entry 1"),
             ("! md5", "entry 1"),
-            ("!none,!md5,!scram-sha-256", "leaves no method"),
-            ("!none,!md5,!scram-sha-256,!password,!gss,!sspi,!oauth", "leaves no method"),
             ("gss", "known to libpq but not supported"),
             ("sspi", "known to libpq but not supported"),
             ("oauth", "known to libpq but not supported"),
         ];
         for (list, expected) in rows {
-            let error = list.parse::<AuthMethods>().unwrap_err();
+            let error = list.parse::<RequireAuth>().unwrap_err();
             assert!(error.is_config() && error.to_string().contains(expected), "{list}: {error}");
         }
     }

@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::auth::RequireAuth;
 use super::ssl::{ChannelBinding, RootCert, SslMode, SslNegotiation, TlsVersion};
 use super::{AuthMethods, Config, Secret, apply};
 
@@ -25,10 +26,12 @@ impl Config {
     #[must_use]
     pub fn host(mut self, host: impl Into<String>) -> Self {
         self.hosts = apply::list(&host.into());
+        self.has_no_hosts = false;
         self
     }
 
-    /// Several hosts with their ports, instead of [`host`](Self::host) and [`port`](Self::port).
+    /// Several hosts with their ports, instead of [`host`](Self::host) and [`port`](Self::port);
+    /// one at least.
     ///
     /// ```
     /// # use distlock::Config;
@@ -39,6 +42,8 @@ impl Config {
     pub fn hosts<H: Into<String>>(mut self, hosts: impl IntoIterator<Item = (H, u16)>) -> Self {
         (self.hosts, self.ports) =
             hosts.into_iter().map(|(host, port)| (host.into(), port)).unzip();
+        // Not the default: who has computed the list does not mean whatever runs on this machine.
+        self.has_no_hosts = self.hosts.is_empty();
         self
     }
 
@@ -154,7 +159,7 @@ impl Config {
     /// ```
     #[must_use]
     pub fn require_auth(mut self, methods: AuthMethods) -> Self {
-        self.require_auth = Some(methods);
+        self.require_auth = Some(RequireAuth::Only(methods));
         self
     }
 

@@ -78,6 +78,15 @@ fn resolve_authorities(ssl: &mut SslOptions, directory: Option<&Path>) -> Result
             ssl.root_cert = Some(RootCert::File(path));
         }
     }
+    if matches!(ssl.root_cert, Some(RootCert::File(_)))
+        && default_file(directory, "root.crl")?.is_some()
+    {
+        return refuse(format_args!(
+            "~/.postgresql/root.crl is there, a list of revoked certificates, with which libpq \
+             would verify the server; no such list is looked at here, and a revoked certificate \
+             would be taken; move it away, or use sslmode=disable on a network that is trusted"
+        ));
+    }
     match (&ssl.root_cert, ssl.mode) {
         (None, SslMode::VerifyCa | SslMode::VerifyFull) => refuse(format_args!(
             "sslmode asks for the server's certificate to be verified, but nothing says which \

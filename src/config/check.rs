@@ -17,9 +17,11 @@
 //!   restart a lease that had ended. An idle session is refreshed every H at the latest and the
 //!   refresh takes up to r, so with H + r > L a healthy session could outlive its lease.
 
+use std::borrow::Cow;
+use std::path::Path;
 use std::time::Duration;
 
-use super::ssl::SslMode;
+use super::ssl::{RootCert, SslMode};
 use super::{Config, hosts, refuse};
 use crate::error::Error;
 
@@ -136,12 +138,44 @@ impl Config {
     }
 
     fn check_texts(&self) -> Result<(), Error> {
+        self.check_for_passwords()?;
         check_text("user", self.user.as_deref().unwrap_or_default(), MAX_NAME_BYTES)?;
         check_text("dbname", self.dbname.as_deref().unwrap_or_default(), MAX_NAME_BYTES)?;
         check_text("application_name", &self.application_name, MAX_NAME_BYTES)?;
         check_text("options", self.options.as_deref().unwrap_or_default(), MAX_OPTIONS_BYTES)?;
         let password = self.password.as_ref().map_or("", |password| password.expose());
         check_text("password", password, MAX_PASSWORD_BYTES)
+    }
+
+    /// Parameters that are not separated by spaces (`dbname=prod;password=..`) all become the value
+    /// of the first one, and that would be shown.
+    fn check_for_passwords(&self) -> Result<(), Error> {
+        fn path(path: Option<&Path>) -> Cow<'_, str> {
+            path.map_or(Cow::Borrowed(""), Path::to_string_lossy)
+        }
+        let root_cert = match &self.ssl.root_cert {
+            Some(RootCert::File(path)) => Some(path.as_path()),
+            Some(RootCert::System) | None => None,
+        };
+        let values = [
+            ("user", self.user.as_deref().unwrap_or_default().into()),
+            ("dbname", self.dbname.as_deref().unwrap_or_default().into()),
+            ("application_name", self.application_name.as_str().into()),
+            ("options", self.options.as_deref().unwrap_or_default().into()),
+            ("passfile", path(self.passfile.as_deref())),
+            ("sslrootcert", path(root_cert)),
+            ("sslcert", path(self.ssl.cert.as_deref())),
+            ("sslkey", path(self.ssl.key.as_deref())),
+        ];
+        for (name, value) in values {
+            if value.to_ascii_lowercase().contains("password=") {
+                return refuse(format_args!(
+                    "{name} has `password=` in it, as when another parameter got into it; separate \
+                     parameters with spaces, or in a URL with `&`"
+                ));
+            }
+        }
+        Ok(())
     }
 
     fn check_ssl(&self) -> Result<(), Error> {

@@ -2,7 +2,8 @@
 //! libpq-connect, "Specifying Multiple Hosts").
 //!
 //! `check` and `plan` call [`servers`]. The texts of the errors do not repeat a host: a password
-//! with an unescaped `@` or `/` ends up in it. Nothing is looked up here.
+//! with an unescaped `@` or `/` ends up in it, and so does all of a string whose parameters are not
+//! separated by spaces (`host=db;user=app;password=..`). Nothing is looked up here.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -32,6 +33,12 @@ pub(super) struct Server {
 /// The servers in their order. An entry that is empty stands for the default.
 pub(super) fn servers(config: &Config) -> Result<Vec<Server>, Error> {
     let Config { hosts, hostaddrs, ports, .. } = config;
+    if config.has_no_hosts {
+        return refuse(format_args!(
+            "Config::hosts was given no host; give it at least one, or leave it out for \
+             {DEFAULT_HOST}"
+        ));
+    }
     let count = if hostaddrs.is_empty() { hosts.len().max(1) } else { hostaddrs.len() };
     if !hosts.is_empty() && hosts.len() != count {
         return refuse(format_args!(
@@ -104,7 +111,8 @@ fn numeric(address: &str, port: u16, subject: &str) -> Result<Place, Error> {
         Some((ip, zone))
             if ip.parse::<Ipv6Addr>().is_ok()
                 && !zone.is_empty()
-                && zone.bytes().all(|byte| byte.is_ascii_graphic()) =>
+                && zone.bytes().all(|byte| byte.is_ascii_graphic())
+                && !zone.contains(|c| NO_HOST_HAS.contains(c)) =>
         {
             Ok(Place::Name(address.to_owned(), port))
         }
@@ -123,6 +131,13 @@ fn check_host(host: &str, port: u16, subject: &str) -> Result<(), Error> {
         return refuse(format_args!("{subject} contains a control character; remove it"));
     }
     if let Some(path) = socket_path(host, port) {
+        if host.contains('=') {
+            return refuse(format_args!(
+                "{subject} is a directory with an `=`, as when another parameter got into it; \
+                 separate parameters with spaces, or in a URL with `&`, or give the directory \
+                 another name (a symbolic link)"
+            ));
+        }
         let length = path.as_os_str().len();
         if length > MAX_SOCKET_PATH_BYTES {
             return refuse(format_args!(
@@ -138,15 +153,19 @@ fn check_host(host: &str, port: u16, subject: &str) -> Result<(), Error> {
             host.len()
         ));
     }
-    if host.contains(|c: char| c.is_whitespace() || matches!(c, '/' | '@' | '[' | ']')) {
+    if host.contains(|c: char| c.is_whitespace() || NO_HOST_HAS.contains(c)) {
         return refuse(format_args!(
-            "{subject} has a character that no host name has (one of `/ @ [ ]` or a space); \
-             expected a name, an IP address without brackets, or the absolute path of the \
-             socket's directory; in a URL, write `/` and `@` of a password as %2F and %40"
+            "{subject} has a character that no host name has (one of `/ @ [ ] = ; & ? ' \"` or a \
+             space); expected a name, an IP address without brackets, or the absolute path of the \
+             socket's directory; separate parameters with spaces; in a URL, write `/` and `@` of a \
+             password as %2F and %40"
         ));
     }
     Ok(())
 }
+
+/// The first four are what a URL leaves in a host; the others, what separates parameters elsewhere.
+const NO_HOST_HAS: &str = "/@[]=;&?'\"";
 
 #[cfg(test)]
 mod tests {
@@ -209,7 +228,8 @@ mod tests {
         for host in ["", "db", "db.internal", "10.0.0.1", "::1", "fe80::1%eth0", "/run/pg sql"] {
             servers(&config().host(host)).unwrap();
         }
-        for host in ["a b", "a\0b", "/a\0b", "a@b", "@abstract", "[::1]", "./run", "a/b"] {
+        servers(&config().host("/run/it's;a&b?")).unwrap();
+        for host in ["a b", "a\0b", "/a\0b", "a@b", "@abstract", "[::1]", "./run", "a/b", "a;b"] {
             let text = refusal(&config().host(host));
             assert!(text.contains("host") && !text.contains(host), "{text}");
             let text = refusal(&config().host(format!("a,{host}")));
@@ -221,6 +241,17 @@ mod tests {
         servers(&config().host(format!("/{}", "x".repeat(92)))).unwrap();
         let text = refusal(&config().host(format!("/{}", "x".repeat(93))));
         assert!(text.contains("108 bytes"), "{text}");
+    }
+
+    #[test]
+    fn a_list_without_hosts_is_no_list_of_the_default() {
+        let none: [(&str, u16); 0] = [];
+        for config in [config().hosts(none), config().hostaddr("::1").hosts(none)] {
+            let text = refusal(&config);
+            assert!(text.contains("Config::hosts was given no host") && text.contains("at least"));
+            servers(&config.clone().host("db")).unwrap();
+            assert_eq!(servers(&config.hosts([("db", 1)])).unwrap().len(), 1);
+        }
     }
 
     #[test]

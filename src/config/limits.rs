@@ -15,11 +15,12 @@ impl Config {
     }
 
     /// Whether a second, short-lived connection tests that it cannot take a lock that the session
-    /// has. It is made when an address is connected to for the first time, with the same
-    /// credentials, so that the role needs a CONNECTION LIMIT of two at least. Default: `true`.
+    /// has. It is made when an address is connected to for the first time, and with
+    /// [`Proxy::SessionAffine`] every time, with the same credentials, so that the role needs a
+    /// CONNECTION LIMIT of two at least. Default: `true`.
     ///
-    /// Without it, a proxy that answers for the server, or an engine whose locks are none, may go
-    /// unnoticed.
+    /// Without it, a pooler that shares server processes and was said to be none such, a proxy that
+    /// answers for the server, or an engine whose locks are none may go unnoticed.
     #[must_use]
     pub fn witness(mut self, witness: bool) -> Self {
         self.witness = witness;

@@ -40,6 +40,7 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 pub use self::auth::AuthMethods;
+use self::auth::RequireAuth;
 pub(crate) use self::plan::{Endpoint, Place, Plan};
 pub use self::proxy::Proxy;
 pub(crate) use self::secret::Secret;
@@ -142,15 +143,24 @@ const DEFAULT_MAX_WAITERS: u32 = 1024;
 ///   too.
 /// * Service files do not ask LDAP, and there is no directory of the system for them but the one
 ///   that `PGSYSCONFDIR` names.
-/// * The home directory is what `HOME` says.
-/// * `password` in `require_auth` needs `sslmode=verify-full`, and a list with `!` never leaves it
-///   over.
+/// * The home directory is what `HOME` says. `PGTZ`, `PGDATESTYLE` and `PGGEQO` are not read, as
+///   nothing here depends on what they set.
+/// * `hostaddr` is a whole address, and not one like `127.1`. A host with one of `= ; & ? ' "`, a
+///   directory of the socket with a `=`, and any other value with `password=` in it are errors:
+///   parameters that are not separated by spaces are all one value, which would be shown.
+/// * With a password the server may only use SCRAM-SHA-256, and without one it may only let the
+///   session in. A list with `!` in `require_auth` takes away from that: `!password` does not allow
+///   `md5`. `password` needs `sslmode=verify-full`.
 /// * Names of more than 63 bytes, which the server would cut off, are errors.
 /// * A `dbname` that is a connection string is an error. So are a backslash at the end of a string,
 ///   white space and an `@` behind the host in a URL, and bytes that are not UTF-8.
 /// * A named file of certificates that is not there is an error, with every `sslmode`. With
 ///   `sslcertmode=require` there has to be a certificate to send; whether the server wants it is
 ///   its own affair.
+/// * Lists of revoked certificates are not looked at: `sslcrl` and `sslcrldir` are errors, and so
+///   is a `~/.postgresql/root.crl` where a file of authorities verifies the server.
+/// * TLS before 1.2 is not spoken, and an error where it is named. `sslsni` is 1 or 0; libpq takes
+///   anything but a 1 for 0.
 ///
 /// # TLS
 ///
@@ -185,6 +195,8 @@ const DEFAULT_MAX_WAITERS: u32 = 1024;
 pub struct Config {
     /// Lists, whose entries may be empty; `hosts` says what they come to together.
     pub(crate) hosts: Vec<String>,
+    /// Whether a list without any was given for them.
+    pub(crate) has_no_hosts: bool,
     pub(crate) hostaddrs: Vec<String>,
     pub(crate) ports: Vec<u16>,
     pub(crate) load_balance_hosts: bool,
@@ -196,7 +208,7 @@ pub struct Config {
     pub(crate) dbname: Option<String>,
     pub(crate) application_name: String,
     pub(crate) connect_timeout: Duration,
-    pub(crate) require_auth: Option<AuthMethods>,
+    pub(crate) require_auth: Option<RequireAuth>,
     /// Command-line options for the server process (`options`).
     pub(crate) options: Option<String>,
     /// Whether the session has to be able to write (`target_session_attrs=read-write`).
@@ -233,6 +245,7 @@ impl Config {
     pub fn new() -> Self {
         Self {
             hosts: Vec::new(),
+            has_no_hosts: false,
             hostaddrs: Vec::new(),
             ports: Vec::new(),
             load_balance_hosts: false,
@@ -297,6 +310,7 @@ impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
             .field("hosts", &self.hosts)
+            .field("has_no_hosts", &self.has_no_hosts)
             .field("hostaddrs", &self.hostaddrs)
             .field("ports", &self.ports)
             .field("load_balance_hosts", &self.load_balance_hosts)

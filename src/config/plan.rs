@@ -93,11 +93,7 @@ impl Config {
             (None, Some(passfile)) => passfile.find(login)?,
             (None, None) => None,
         };
-        let by_password = match password {
-            Some(_) => AuthMethods::SCRAM_SHA_256,
-            None => AuthMethods::NONE,
-        };
-        let mut methods = self.require_auth.unwrap_or(by_password);
+        let mut methods = self.methods(password.is_some(), subject)?;
         let is_socket = matches!(server.place, Place::Socket(_));
         if self.ssl.channel_binding == ChannelBinding::Require {
             methods = self.with_channel_binding(methods, is_socket, subject)?;
@@ -119,6 +115,24 @@ impl Config {
             ));
         }
         Ok(Endpoint { place: server.place, host: server.host, password, methods })
+    }
+
+    /// What `require_auth` comes to for a server.
+    fn methods(&self, has_password: bool, subject: &str) -> Result<AuthMethods, Error> {
+        let by_default = AuthMethods::by_default(has_password);
+        let Some(required) = self.require_auth else { return Ok(by_default) };
+        match required.methods(has_password) {
+            Some(methods) => Ok(methods),
+            None => refuse(format_args!(
+                "require_auth is {required}, which leaves no method for {subject}: {} only \
+                 {by_default} is allowed by default; {}",
+                if has_password { "with a password" } else { "without a password" },
+                match has_password {
+                    true => "name the methods to accept instead, such as md5",
+                    false => "configure a password, or name the methods to accept",
+                }
+            )),
+        }
     }
 
     /// Of all methods only SCRAM can be bound to the channel.

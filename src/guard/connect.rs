@@ -2,9 +2,9 @@
 //! addresses tried in turn.
 //!
 //! Resolving a name can block for as long as the system's resolver likes, so it never runs on the
-//! guard's thread. At most one such thread exists for each name: while one hangs, no other is
-//! started for it. [`Connector::advance`] is called until it gives a connection; when that turns
-//! out to be with a server that will not do, it goes on with the next address.
+//! guard's thread. At most one such thread exists for each entry of the list of hosts: while one
+//! hangs, no other is started for it. [`Connector::advance`] is called until it gives a connection;
+//! when that turns out to be with a server that will not do, it goes on with the next address.
 
 use std::collections::VecDeque;
 use std::io;

@@ -211,6 +211,15 @@ impl Core {
         }
     }
 
+    /// The server has closed the connection. Acts on what it said before and had to wait until we
+    /// have computed, or heard a witness.
+    pub(crate) fn handle_end(&mut self, now: Time, sink: &mut impl Sink) -> Option<Change> {
+        if let Err(fault) = self.session()?.last_word() {
+            return Some(self.fault(now, fault, sink));
+        }
+        self.handle_input(now, sink)
+    }
+
     /// Does a slice of what the handshake has to compute; says whether there is more.
     pub(crate) fn work(&mut self, now: Time, sink: &mut impl Sink) -> (bool, Option<Change>) {
         let Some(session) = self.session().filter(|session| session.is_deriving()) else {
@@ -438,4 +447,4 @@ impl Core {
 }
 
 /// How many rounds of key derivation run between two looks at the clock: about a millisecond.
-const DERIVE_ROUNDS: u32 = 1_000;
+pub(super) const DERIVE_ROUNDS: u32 = 1_000;

@@ -90,8 +90,15 @@ pub(crate) fn seed() -> Result<u64, Error> {
 }
 
 fn random<const N: usize>() -> Result<[u8; N], Error> {
+    drawn(getrandom::fill)
+}
+
+/// What a source gives, all of it: there is no second best.
+fn drawn<const N: usize>(
+    source: impl FnOnce(&mut [u8]) -> Result<(), getrandom::Error>,
+) -> Result<[u8; N], Error> {
     let mut bytes = [0; N];
-    match getrandom::fill(&mut bytes) {
+    match source(&mut bytes) {
         Ok(()) => Ok(bytes),
         Err(error) => {
             let reason = format!("the operating system gives no random numbers ({error})");
@@ -110,5 +117,33 @@ fn methods(methods: AuthMethods) -> Methods {
         password: methods.contains(AuthMethods::PASSWORD),
         md5: methods.contains(AuthMethods::MD5),
         scram_sha_256: methods.contains(AuthMethods::SCRAM_SHA_256),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::rehearsal;
+
+    #[test]
+    fn randomness_that_cannot_be_had_is_an_error_and_no_zeros() {
+        let half = |bytes: &mut [u8]| {
+            bytes[..NONCE_ENTROPY / 2].fill(7);
+            Err(getrandom::Error::UNSUPPORTED)
+        };
+        let error = drawn::<NONCE_ENTROPY>(half).unwrap_err();
+        assert!(matches!(error, Error::Connect { .. }), "{error:?}");
+        assert!(error.to_string().contains("no random numbers"), "{error}");
+        let all = |bytes: &mut [u8]| {
+            bytes.fill(7);
+            Ok(())
+        };
+        assert_eq!(drawn::<MARK_ENTROPY>(all).unwrap(), [7; MARK_ENTROPY]);
+    }
+
+    #[test]
+    fn the_tests_of_the_protocol_count_rounds_as_the_configuration_does() {
+        let limits = rehearsal::ITERATIONS;
+        assert_eq!(Config::new().scram_iterations, limits.min..=limits.max);
     }
 }

@@ -19,7 +19,7 @@ use super::startup::{locks, startup};
 use super::stream::{Address, Input, Stream};
 use super::witness::{Hearing, Witness};
 use crate::clock::Time;
-use crate::config::Plan;
+use crate::config::{Plan, Proxy};
 use crate::context::Cause;
 use crate::error::Error;
 use crate::proto::frontend::ProtocolVersion;
@@ -202,8 +202,13 @@ impl Guard {
                 }
                 Ok(Input::Empty) => return,
                 Ok(Input::End) => {
-                    let reason = "the server closed the connection";
-                    return self.lose(shared, now, reason, None);
+                    let change = self.core.handle_end(now, &mut self.holds.settler(shared));
+                    self.apply(change, shared);
+                    // Unless its last word has ended it.
+                    if self.stream.is_some() {
+                        self.lose(shared, now, "the server closed the connection", None);
+                    }
+                    return;
                 }
                 Err(error) => {
                     return self.lose(shared, now, "reading from the server failed", Some(error));
@@ -293,7 +298,9 @@ impl Guard {
                 (false, _) => Time::NEVER,
             },
         };
-        let witness = config.witness && known.is_none();
+        // A proxy may keep its clients apart today and let them share tomorrow.
+        let is_behind_a_proxy = config.proxy == Proxy::SessionAffine;
+        let witness = config.witness && (known.is_none() || is_behind_a_proxy);
         let purpose = locks(config, &address, witness)?;
         let startup = startup(config, &self.plan.endpoints[endpoint], &stream, version, purpose)?;
         self.peer = Some(Peer { endpoint, address, version });

@@ -14,6 +14,7 @@ use mio::{Events, Poll, Token, Waker};
 
 use super::connect::connect_error;
 use super::convert;
+use super::core::DERIVE_ROUNDS;
 use super::startup::startup;
 use super::stream::{Address, Input, Stream};
 use super::tls::Tls;
@@ -54,9 +55,6 @@ struct Dismissal {
 
 const CONNECTION: Token = Token(0);
 const WAKER: Token = Token(1);
-
-/// How many rounds of key derivation run between two looks at the clock.
-const DERIVE_ROUNDS: u32 = 1_000;
 
 impl Hearing {
     /// One that has nobody to be heard: there is no thread for it.

@@ -8,6 +8,7 @@
 use std::fmt;
 
 use bytes::{BufMut, BytesMut};
+use zeroize::Zeroize as _;
 
 /// Bytes that arrived and are not yet decoded.
 pub struct ReadBuf {
@@ -161,9 +162,10 @@ impl WriteBuf {
     }
 }
 
+/// By a write that the compiler may not leave out because nobody reads it any more.
 impl Drop for WriteBuf {
     fn drop(&mut self) {
-        self.wipe();
+        self.storage.as_mut().zeroize();
     }
 }
 

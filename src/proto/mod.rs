@@ -1,11 +1,11 @@
 //! The wire protocol: a minimal PostgreSQL frontend as plain values.
 //!
-//! Nothing here knows a socket, a thread, a clock or a random source, and nothing but a [`listing`]
-//! allocates once a [`Session`](session::Session) is ready. Bytes go in, bytes and events come out,
-//! in whatever pieces the network likes: any split of the same bytes gives the same events. Bytes
-//! from the server are hostile (invariant I10): every length is checked against a cap before a body
-//! is waited for, every body must be used up exactly, and a message that the state does not expect
-//! ends the session. `proto_notes.md` has the byte tables.
+//! Nothing here knows a socket, a thread, a clock or a random source, and nothing allocates once a
+//! [`Session`](session::Session) is ready, but a [`listing`] and what reports an error. Bytes go
+//! in, bytes and events come out, in whatever pieces the network likes: any split of the same bytes
+//! gives the same events. Bytes from the server are hostile (invariant I10): every length is
+//! checked against a cap before a body is waited for, every body must be used up exactly, and a
+//! message that the state does not expect ends the session. `proto_notes.md` has the byte tables.
 //!
 //! | module | what |
 //! |---|---|

@@ -13,6 +13,9 @@ use super::settings::{SessionSettings, Transport};
 /// The process that is announced.
 pub const PID: i32 = 4711;
 
+/// How often the server may have hashed the password, where the configuration says nothing else.
+pub const ITERATIONS: IterationLimits = IterationLimits { min: 4_096, max: 100_000 };
+
 /// The settings that [`SETTINGS`] reads back.
 pub const SESSION_SETTINGS: SessionSettings = SessionSettings {
     lock_timeout_ms: 350,
@@ -67,7 +70,7 @@ pub fn startup(methods: Methods) -> Startup {
             password: None,
             methods,
             entropy: [0; NONCE_ENTROPY],
-            iterations: IterationLimits::DEFAULT,
+            iterations: ITERATIONS,
             channel: Channel::default(),
         },
         database: "prod".into(),

@@ -161,12 +161,6 @@ struct Derivation {
     /// `AuthMessage` of RFC 5802 section 3.
     auth_message: String,
 }
-impl IterationLimits {
-    /// From the minimum of RFC 7677, which is PostgreSQL's default, to some 10 to 50 ms of work.
-    #[cfg_attr(not(any(test, fuzzing, feature = "__internals")), expect(dead_code))]
-    pub const DEFAULT: Self = Self { min: 4_096, max: 100_000 };
-}
-
 impl ScramClient {
     /// Begins an exchange.
     ///

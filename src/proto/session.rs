@@ -210,6 +210,24 @@ impl Session {
         }
     }
 
+    /// The connection has ended: looks for an error of the server that would wait until
+    /// [`Session::derive`] is done, which it never will be.
+    ///
+    /// # Errors
+    ///
+    /// The server's error.
+    pub fn last_word(&mut self) -> Result<(), Fault> {
+        let State::Starting(handshake) = &mut self.state else { return Ok(()) };
+        match backend::decode(self.incoming.bytes()) {
+            Ok(Status::Complete {
+                message: message @ BackendMessage::ErrorResponse(_), ..
+            }) if handshake.is_deriving() => {
+                handshake.handle(&message, &mut self.outgoing).map(drop)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Queues a lock statement, and before it, once, what prepares it. To be followed by
     /// [`Session::sync`] before the next events are polled: what is submitted after an error and
     /// before its Sync would be taken for a statement of a batch that the server skips.

@@ -147,6 +147,9 @@ const COMPRESSION: Reason = ("compressed TLS leaks what it carries", "must be on
 const UNSUPPORTED: Reason = ("it is not built", "is known to libpq but not supported");
 const OLD_TLS: Reason = ("it is not safe any more", "is older than TLSv1.2");
 const NO_PASSWORD: Reason = ("it can never be met", "needs a password, but none is configured");
+const NEGATION: Reason = ("it would loosen our default", "which leaves no method for");
+const MIXED: Reason = ("the value would show the password", "has `password=` in it");
+const FOLDER: Reason = ("the value would show the password", "is a directory with an `=`");
 const GSS: Reason = ("it is not built", "which is known to libpq but not supported");
 const CLEAR: Reason = ("anyone could answer", "the password in clear text");
 
@@ -171,6 +174,10 @@ const ROWS: &[(&str, Verdict)] = &[
     ("hostaddr=127.1", Stricter(NUMERIC)),
     ("host=@abstract", Stricter(HOST)),
     ("host='a b'", Stricter(HOST)),
+    ("host=a;password=x", Stricter(HOST)),
+    ("host=/x;password=x", Stricter(FOLDER)),
+    ("host=/x;y", Same),
+    ("dbname=x;password=x", Stricter(MIXED)),
     ("dbname=postgres://x", Stricter(DBNAME)),
     (
         "application_name=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
@@ -218,7 +225,9 @@ const ROWS: &[(&str, Verdict)] = &[
     ("require_auth=''", Same),
     ("require_auth=none", Same),
     ("require_auth=none,none", Same),
-    ("require_auth=!none", Stricter(NO_PASSWORD)),
+    ("require_auth=!none", Stricter(NEGATION)),
+    ("password=x require_auth=!none", Same),
+    ("password=x require_auth=!scram-sha-256", Stricter(NEGATION)),
     ("require_auth=!password,!md5", Same),
     ("require_auth=!md5,!md5", Same),
     ("require_auth=!md5,none", Same),
@@ -264,4 +273,14 @@ fn values_are_accepted_as_in_libpq_but_for_the_reasons_in_the_table() {
     }
     println!("{counts:?}");
     assert!(counts["compared"] >= 50);
+}
+
+#[test]
+fn a_list_of_what_to_leave_out_takes_away_from_our_own_default_and_not_from_all() {
+    for list in ["!password", "!none", "!gss,!sspi", "!md5"] {
+        let text = format!("user=u password=x require_auth={list}");
+        let servers = conninfo::plan(&text, &[]).expect("SCRAM is left");
+        // libpq would take MD5 as well, or no authentication at all.
+        assert_eq!(servers[0].methods, "scram-sha-256", "{list}");
+    }
 }

@@ -13,7 +13,7 @@ use super::good::{Processes, Server as Good};
 use super::judge::{self, PASSWORD};
 use super::player::Tamper;
 use super::pure;
-use super::server::{Play, Record, Server};
+use super::server::{Address, Play, Record, Server};
 
 /// Why a replay failed.
 #[derive(Debug)]
@@ -149,22 +149,49 @@ fn attack(vector: &Vector, server: &Server) -> Result<(), Trouble> {
     server.turn_good();
     match client {
         Some(client) => works(&client.manager),
-        // The good server speaks no TLS, so there is none to recover with.
-        None if !vector.requires.is_empty() => Ok(()),
-        None => {
-            // The limit of the attack may be too short for a good server on a busy machine.
-            let begin = Instant::now();
-            loop {
-                match connect().0 {
-                    Ok(manager) => break works(&manager),
-                    Err(error) if begin.elapsed() > PATIENCE => {
-                        break Err(wrong(&format_args!("no recovery: {error}")));
-                    }
-                    Err(_) => {}
-                }
+        None if vector.requires.is_empty() => recovers(vector, server.address()),
+        None => recovers_by_tls(vector, server.address()),
+    }
+}
+
+/// Whether a new manager with the same configuration finds the server good.
+fn recovers(vector: &Vector, address: &Address) -> Result<(), Trouble> {
+    // The limit of the attack may be too short for a good server on a busy machine.
+    let begin = Instant::now();
+    loop {
+        match judge::config(vector, address).and_then(Manager::connect) {
+            Ok(manager) => return works(&manager),
+            Err(error) if begin.elapsed() > PATIENCE => {
+                return Err(wrong(&format_args!("no recovery: {error}")));
             }
+            Err(_) => {}
         }
     }
+}
+
+/// The same where the client asks for TLS, which the good server does not speak itself.
+#[cfg(feature = "tls")]
+fn recovers_by_tls(vector: &Vector, address: &Address) -> Result<(), Trouble> {
+    // One at a time: the memory of the server's end of TLS counts, too.
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let Address::Tcp(port) = address else { return Err(wrong(&"TLS on a Unix socket")) };
+    let front = super::front::Front::start(*port).map_err(|error| wrong(&error))?;
+    let address = Address::Tcp(front.port());
+    if !vector.setting("string").is_some_and(|it| it.contains("channel_binding=require")) {
+        return recovers(vector, &address);
+    }
+    // The good server does not know the certificate in front of it, to which it would be bound: the
+    // client gets through to it, and no further.
+    match judge::config(vector, &address).and_then(Manager::connect) {
+        Err(error) if error.is_auth() => Ok(()),
+        other => Err(wrong(&format_args!("the binding was not missed: {other:?}"))),
+    }
+}
+
+#[cfg(not(feature = "tls"))]
+fn recovers_by_tls(_: &Vector, _: &Address) -> Result<(), Trouble> {
+    Err(wrong(&"no vector that requires TLS is replayed without it"))
 }
 
 /// Whether every script was played to its end at least once.

@@ -108,7 +108,7 @@ fn a_pgbouncer_that_ends_is_a_lost_session_and_its_return_is_noticed() {
 }
 
 #[test]
-fn pgbouncer_in_transaction_and_statement_mode_is_refused_whatever_is_configured() {
+fn pgbouncer_in_transaction_and_statement_mode_is_refused_though_a_proxy_is_allowed() {
     let cluster = TempCluster::start();
     for mode in [PoolMode::Transaction, PoolMode::Statement] {
         let bouncer = PgBouncer::start(&cluster, mode, "");

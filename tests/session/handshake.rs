@@ -5,6 +5,7 @@ use distlock::proto::budget::{STARTUP_BYTES_MAX, STARTUP_MESSAGES_MAX};
 use distlock::proto::fault::{AuthFault, Fault, Unsuitable, Violation};
 use distlock::proto::handshake::{Greeting, Startup};
 use distlock::proto::probe::Question;
+use distlock::proto::rehearsal::ITERATIONS;
 use distlock::proto::scram::IterationLimits;
 use distlock::proto::session::{Event, Session, SessionLimits};
 
@@ -433,7 +434,7 @@ fn a_response_that_does_not_fit_its_buffer_ends_the_session() {
 
 #[test]
 fn without_a_password_there_is_no_answer() {
-    let iterations = IterationLimits::DEFAULT;
+    let iterations = ITERATIONS;
     let requests =
         [backend::authentication(3, b""), backend::authentication(5, b"salt"), backend::sasl()];
     for request in requests {

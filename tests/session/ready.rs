@@ -3,7 +3,7 @@
 use distlock::proto::budget::UNASKED_MESSAGES_MAX;
 use distlock::proto::fault::{Fault, Unsuitable, Violation};
 use distlock::proto::frontend::KeyParameters;
-use distlock::proto::scram::IterationLimits;
+use distlock::proto::rehearsal::ITERATIONS;
 use distlock::proto::session::{Event, Refused, Session, SessionLimits};
 use distlock::proto::statement::{Statement, Token, Value};
 
@@ -451,7 +451,7 @@ fn a_full_ring_is_busy_and_recovers() {
 #[test]
 fn unsent_bytes_are_busy_and_leave_room_for_the_sync() {
     let limits = SessionLimits { write_buffer: 1536, ..SessionLimits::DEFAULT };
-    let iterations = IterationLimits::DEFAULT;
+    let iterations = ITERATIONS;
     let mut session = Session::new(script::startup(ALL, iterations), limits).expect("it fits");
     session.sent(session.output().len());
     script::feed(&mut session, &backend::greeting().concat());

@@ -1,6 +1,7 @@
 //! Whose certificate is taken for the server's, by `sslmode` (manual: libpq-ssl).
 
 use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
 
 use super::authority::{Authority, expired, named, params, params_for, self_signed};
 use super::server::{Server, fails, works};
@@ -90,6 +91,36 @@ fn the_authorities_of_the_system_do_not_know_ours() {
     let server = Server::of(&Authority::new("ours"), &params());
     let config = server.url("host=localhost sslmode=verify-full sslrootcert=system");
     fails(&config, &["sslrootcert"]);
+}
+
+/// Set for the process whose operating system trusts our authority: a connection string.
+const TRUSTING: &str = "DISTLOCK_TEST_TRUSTING_URL";
+
+/// In a process of its own: the variables of this one are those of the other tests, too.
+#[test]
+fn the_authorities_of_the_system_verify_the_host_that_they_have_signed_for() {
+    if let Ok(config) = std::env::var(TRUSTING) {
+        works(&config);
+        fails(&config.replace("host=localhost", "host=127.0.0.1"), &["not for the host"]);
+        return println!("VERIFIED");
+    }
+    let authority = Authority::new("ours");
+    let server = Server::of(&authority, &params_for(&["localhost"]));
+    let config = server.url("host=localhost sslrootcert=system");
+    let trusting = |bundle: &str| {
+        let name = "the_authorities_of_the_system_verify_the_host_that_they_have_signed_for";
+        let mut child = Command::new(std::env::current_exe().expect("our own path"));
+        child.args(["--exact", &format!("verification::{name}"), "--nocapture"]);
+        child.env(TRUSTING, &config).env("SSL_CERT_FILE", server.files.path(bundle));
+        let output = child.env_remove("SSL_CERT_DIR").output().expect("starts itself");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        (output.status.success() && said.contains("VERIFIED"), said)
+    };
+    let (is_verified, said) = trusting("root.crt");
+    assert!(is_verified, "{said}");
+    server.files.write("other.crt", &Authority::new("other").certificate());
+    let (is_verified, said) = trusting("other.crt");
+    assert!(!is_verified, "{said}");
 }
 
 #[test]

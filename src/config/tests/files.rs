@@ -314,6 +314,29 @@ mod tls {
     }
 
     #[test]
+    fn a_list_of_revoked_certificates_at_home_is_not_passed_over() {
+        let home = Home::new();
+        home.file(".postgresql/root.crl", 0o644, "x");
+        // As in libpq: it counts with authorities that are named, and with none other.
+        assert_eq!(ssl(&home, "sslmode=require").mode, SslMode::Require);
+        ssl(&home, "sslrootcert=system");
+        ssl(&home, "");
+        for text in ["sslrootcert=/x", "sslrootcert=/x sslmode=require sslcrl=''"] {
+            let shown = home.refusal(&format!("host=a user=u {text}"));
+            assert!(shown.contains("~/.postgresql/root.crl"), "{shown}");
+            assert!(shown.contains("revoked") && shown.contains("move it away"), "{shown}");
+        }
+        home.file(".postgresql/root.crt", 0o644, "x");
+        for mode in ["require", "verify-ca", "verify-full"] {
+            let shown = home.refusal(&format!("host=a user=u sslmode={mode}"));
+            assert!(shown.contains("~/.postgresql/root.crl"), "{shown}");
+        }
+        home.plan("host=/run/x user=u sslmode=verify-full").unwrap();
+        fs::remove_file(home.path.join(".postgresql/root.crl")).unwrap();
+        assert_eq!(ssl(&home, "sslmode=verify-full").mode, SslMode::VerifyFull);
+    }
+
+    #[test]
     fn the_clients_certificate_needs_a_key_that_is_its_owners_alone() {
         let home = Home::new();
         assert_eq!(names(&home, &ssl(&home, "sslmode=require")), (None, None));
@@ -359,6 +382,8 @@ mod tls {
     #[test]
     fn a_verified_server_needs_a_name() {
         let home = Home::new();
+        let text = home.refusal("host=db user=u sslrootcert=/etc/ca.pem;password=c4nary");
+        assert!(text.contains("sslrootcert has `password=` in it"), "{text}");
         let text = home.refusal("hostaddr=::1 user=u sslrootcert=system");
         assert!(text.contains("hostaddr has an entry without a name"), "{text}");
         let plan = home.plan("hostaddr=::1 host=db user=u sslrootcert=system").unwrap();

@@ -240,9 +240,26 @@ fn the_password_in_clear_text_is_for_verified_servers_alone() {
         let text = plan_error(&format!("{text} password=c4nary require_auth=password"));
         assert!(text.contains("anyone could answer and be told the password"), "{text}");
     }
-    // What is left over of a list never includes it.
-    let plan = read("user=u password=x require_auth=!md5", &[]).unwrap().into_plan().unwrap();
-    assert!(!plan.endpoints[0].methods.contains(AuthMethods::PASSWORD));
+}
+
+#[test]
+fn a_list_of_what_to_leave_out_never_allows_what_is_not_allowed_without_it() {
+    let methods = |text: &str| {
+        let plan = read(&format!("user=u {text}"), &[]).unwrap().into_plan().unwrap();
+        plan.endpoints[0].methods
+    };
+    for list in ["!password", "!md5", "!gss,!sspi", "!none"] {
+        let text = format!("password=x require_auth={list}");
+        assert_eq!(methods(&text), AuthMethods::SCRAM_SHA_256, "{list}");
+    }
+    for list in ["!password", "!md5", "!gss,!sspi", "!scram-sha-256"] {
+        assert_eq!(methods(&format!("require_auth={list}")), AuthMethods::NONE, "{list}");
+    }
+    let text = plan_error("password=c4nary require_auth=!scram-sha-256");
+    assert!(text.contains("leaves no method for the server") && text.contains("md5"), "{text}");
+    let text = plan_error("require_auth=!none");
+    assert!(text.contains("leaves no method for the server"), "{text}");
+    assert!(text.contains("configure a password"), "{text}");
 }
 
 #[test]

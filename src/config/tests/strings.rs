@@ -194,6 +194,34 @@ fn faulty_pairs_are_refused_without_showing_a_value() {
     refuses(&[(&format!("user={}", "c4nary".repeat(11_000)), "the connection string has 66005")]);
 }
 
+/// As ADO.NET, JDBC and others have it: all of it is the value of the first parameter.
+#[test]
+fn parameters_that_are_not_separated_by_spaces_are_refused_without_showing_a_value() {
+    refuses(&[
+        ("host=db;user=app;password=c4nary", "no host name has"),
+        ("host=db,password=c4nary", "entry 2 of host has a character that no host name has"),
+        ("host=db&password=c4nary", "no host name has"),
+        ("host=db?password=c4nary", "no host name has"),
+        ("host=\"db\"c4nary", "no host name has"),
+        (r"host=db\'c4nary", "no host name has"),
+        ("host=/run/x;password=c4nary", "host is a directory with an `=`"),
+        ("host=/run/x,password=c4nary", "entry 2 of host has a character that no host name has"),
+        ("hostaddr=::1 host=db;password=c4nary", "no host name has"),
+        ("hostaddr=10.0.0.1;password=c4nary", "hostaddr is not an IP address"),
+        ("hostaddr=fe80::1%lo;password=c4nary", "hostaddr is not an IP address"),
+        ("user=app;Password=c4nary;host=db", "user has `password=` in it"),
+        ("dbname=prod;password=c4nary", "dbname has `password=` in it"),
+        ("application_name=a&password=c4nary", "application_name has `password=` in it"),
+        ("options=x;PASSWORD=c4nary", "options has `password=` in it"),
+        ("passfile=/etc/pass;password=c4nary", "passfile has `password=` in it"),
+        ("sslcert=/etc/c.pem;password=c4nary", "sslcert has `password=` in it"),
+        ("sslkey=/etc/k.pem;password=c4nary", "sslkey has `password=` in it"),
+        ("postgres://db;user=app;password=c4nary", "no host name has"),
+        ("postgres://db/prod;password=c4nary", "dbname has `password=` in it"),
+        ("postgres://%2Frun%2Fx%3Bpassword%3Dc4nary", "host is a directory with an `=`"),
+    ]);
+}
+
 #[test]
 fn faulty_urls_are_refused_without_showing_a_value() {
     refuses(&[

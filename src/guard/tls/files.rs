@@ -1,7 +1,8 @@
 //! The files of certificates and keys, in PEM form (RFC 7468): read once, when the manager is made.
 //!
-//! Every error names the parameter and the path. The bytes of a private key are wiped as soon as
-//! the cryptography has its own copy; that copy is freed, but not wiped, with the manager.
+//! Every error names the parameter and never the path: a piece of a password can end up as the name
+//! of a file. The bytes of a private key are wiped as soon as the cryptography has its own copy;
+//! that copy is freed, but not wiped, with the manager.
 
 use std::fs::{File, Metadata};
 use std::io::Read as _;
@@ -30,7 +31,7 @@ pub(super) fn roots(root_cert: &RootCert) -> Result<RootCertStore, Error> {
             for certificate in certificates("sslrootcert", path)? {
                 roots.add(certificate).map_err(|error| {
                     let what = format_args!("a certificate in it cannot be used: {error}");
-                    unusable("sslrootcert", path, what)
+                    unusable("sslrootcert", what)
                 })?;
             }
         }
@@ -67,13 +68,12 @@ pub(super) fn identity(options: &SslOptions) -> Result<Option<CertifiedKey>, Err
     let signer = signer.map_err(|_| {
         let what = "expected an RSA key of at least 2048 bits, or one for ECDSA on P-256, P-384 \
                     or P-521, or for Ed25519";
-        unusable("sslkey", key, format_args!("{what}"))
+        unusable("sslkey", format_args!("{what}"))
     })?;
     let identity = CertifiedKey::new(chain, signer);
     match identity.keys_match() {
         Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::KeyMismatch)) => {
-            let what = format_args!("it is not the key of the certificate in {}", cert.display());
-            Err(unusable("sslkey", key, what))
+            Err(unusable("sslkey", format_args!("it is not the key of the certificate of sslcert")))
         }
         // Whatever else is wrong with it, the server will say.
         _ => Ok(Some(identity)),
@@ -88,37 +88,37 @@ fn certificates(parameter: &str, path: &Path) -> Result<Vec<CertificateDer<'stat
         Ok(certificates) if !certificates.is_empty() => Ok(certificates),
         Ok(_) => {
             let what = format_args!("expected certificates in PEM form, and there are none in it");
-            Err(unusable(parameter, path, what))
+            Err(unusable(parameter, what))
         }
         Err(_) => {
             let what = format_args!("expected certificates in PEM form, and it is damaged");
-            Err(unusable(parameter, path, what))
+            Err(unusable(parameter, what))
         }
     }
 }
 
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Error> {
-    let text = read("sslkey", path, |file| check_key_file(path, file))?;
+    let text = read("sslkey", path, check_key_file)?;
     let has = |words: &[u8]| text.windows(words.len()).any(|window| window == words);
     if has(b"-----BEGIN ENCRYPTED PRIVATE KEY-----") || has(b"Proc-Type: 4,ENCRYPTED") {
         let what = "it is encrypted, and sslpassword is not supported; store it decrypted \
                     (openssl pkey -in .. -out ..), readable by its owner only";
-        return Err(unusable("sslkey", path, format_args!("{what}")));
+        return Err(unusable("sslkey", format_args!("{what}")));
     }
     PrivateKeyDer::from_pem_slice(&text).map_err(|_| {
         let what = "expected a private key in PEM form (PKCS#8, PKCS#1 or SEC1)";
-        unusable("sslkey", path, format_args!("{what}"))
+        unusable("sslkey", format_args!("{what}"))
     })
 }
 
 /// As libpq has it: nobody else may have access to the key; where root owns it, a group may read
 /// it. Asked of the file that is read, not of one that had its name a moment ago.
-fn check_key_file(path: &Path, file: &File) -> Result<(), Error> {
-    let metadata = file.metadata().map_err(|error| unreadable("sslkey", path, &error))?;
+fn check_key_file(file: &File) -> Result<(), Error> {
+    let metadata = file.metadata().map_err(|error| unreadable("sslkey", &error))?;
     let forbidden = if metadata.uid() == 0 { 0o037 } else { 0o077 };
     if metadata.mode() & forbidden != 0 {
         let what = "others have access to it; chmod it to 0600, or, if root owns it, to 0640";
-        return Err(unusable("sslkey", path, format_args!("{what}")));
+        return Err(unusable("sslkey", format_args!("{what}")));
     }
     Ok(())
 }
@@ -128,10 +128,10 @@ fn read(
     path: &Path,
     check: impl FnOnce(&File) -> Result<(), Error>,
 ) -> Result<Zeroizing<Vec<u8>>, Error> {
-    let unreadable = |error| unreadable(parameter, path, &error);
+    let unreadable = |error| unreadable(parameter, &error);
     let check_kind = |metadata: &Metadata| match metadata.is_file() && metadata.len() <= FILE_MAX {
         true => Ok(()),
-        false => Err(unusable(parameter, path, format_args!("expected a file of a few kilobytes"))),
+        false => Err(unusable(parameter, format_args!("expected a file of a few kilobytes"))),
     };
     // Before it is opened: opening a pipe would wait for its other end.
     check_kind(&path.metadata().map_err(unreadable)?)?;
@@ -147,10 +147,10 @@ fn read(
     Ok(text)
 }
 
-fn unreadable(parameter: &str, path: &Path, error: &std::io::Error) -> Error {
-    unusable(parameter, path, format_args!("it cannot be read ({error})"))
+fn unreadable(parameter: &str, error: &std::io::Error) -> Error {
+    unusable(parameter, format_args!("it cannot be read ({error})"))
 }
 
-fn unusable(parameter: &str, path: &Path, what: std::fmt::Arguments<'_>) -> Error {
-    invalid(format!("{parameter} is {}: {what}", path.display()))
+fn unusable(parameter: &str, what: std::fmt::Arguments<'_>) -> Error {
+    invalid(format!("the file of {parameter} cannot be used: {what}"))
 }

@@ -45,16 +45,25 @@ impl Tls {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] names the parameter, and the file, that cannot be used.
+    /// [`Error::Config`] names the parameter that cannot be used.
     pub(crate) fn new(plan: &Plan) -> Result<Option<Arc<Self>>, Error> {
         let options = &plan.config.ssl;
         if options.mode == SslMode::Disable {
             return Ok(None);
         }
-        let names = plan.endpoints.iter().map(|endpoint| match endpoint.place {
-            // There is no TLS on it.
-            Place::Socket(_) => Ok(nobody()),
-            Place::Address(_) | Place::Name(..) => server_name(&endpoint.host, options.mode),
+        let count = plan.endpoints.len();
+        let names = plan.endpoints.iter().enumerate().map(|(index, endpoint)| {
+            let subject = match count {
+                1 => "the host".to_owned(),
+                _ => format!("host {} of {count}", index + 1),
+            };
+            match endpoint.place {
+                // There is no TLS on it.
+                Place::Socket(_) => Ok(nobody()),
+                Place::Address(_) | Place::Name(..) => {
+                    server_name(&subject, &endpoint.host, options.mode)
+                }
+            }
         });
         let names = names.collect::<Result<_, _>>()?;
         let config = Arc::new(client_config(options)?);
@@ -88,13 +97,14 @@ fn nobody() -> ServerName<'static> {
     ServerName::from(IpAddr::from([0, 0, 0, 0]))
 }
 
-fn server_name(host: &str, mode: SslMode) -> Result<ServerName<'static>, Error> {
+/// The host is not repeated in the error: it can be a piece of a password that got there.
+fn server_name(subject: &str, host: &str, mode: SslMode) -> Result<ServerName<'static>, Error> {
     match ServerName::try_from(host) {
         Ok(name) => Ok(name.to_owned()),
         Err(_) if mode != SslMode::VerifyFull => Ok(nobody()),
         Err(_) => refuse(format!(
-            "sslmode is verify-full, but no certificate can name the host {host:?}; expected a \
-             host name of letters, digits and hyphens, or an IP address"
+            "sslmode is verify-full, but no certificate can name {subject}; expected a host name \
+             of letters, digits and hyphens, or an IP address"
         )),
     }
 }

@@ -190,6 +190,48 @@ fn a_session_waits_for_its_witness() {
     assert!(matches!(world.input(at(3), after), Some(Change::Ready(_))));
 }
 
+/// What the server said last says more than that it has gone.
+#[test]
+fn a_server_that_ends_while_we_compute_or_hear_a_witness_is_heard_out() {
+    let methods = Methods { none: false, password: false, md5: false, scram_sha_256: true };
+    let deriving = || {
+        let mut startup = rehearsal::startup(methods);
+        startup.credentials.password = Some("secret".to_owned().into());
+        let mut world = World::attempting(startup, LAST);
+        world.input(at(1), &message(b'R', b"\0\0\0\x0aSCRAM-SHA-256\0\0"));
+        let ours = String::from_utf8_lossy(world.core.session().expect("a session").output());
+        let nonce = ours.split_once("r=").expect("a nonce").1.to_owned();
+        let challenge = format!("\0\0\0\x0br={nonce}theirs,s=c2FsdA==,i=100000");
+        assert!(world.input(at(2), &message(b'R', challenge.as_bytes())).is_none());
+        assert!(world.core.session().expect("a session").is_deriving());
+        world
+    };
+    let witnessing = || {
+        let purpose = Purpose::Locks(LockSession { witness: true, ..rehearsal::lock_session() });
+        let mut world = World::attempting(Startup { purpose, ..startup() }, LAST);
+        assert!(matches!(world.input(at(1), &greeting()[..examined()]), Some(Change::Witness(_))));
+        world
+    };
+    for mut world in [deriving(), witnessing()] {
+        let fatal = error_response("57P01");
+        let session = world.core.session().expect("a session");
+        session.space()[..fatal.len()].copy_from_slice(&fatal);
+        session.filled(fatal.len());
+        let change = world.core.handle_end(at(3), &mut world.outcomes);
+        let Some(Change::Ended(error)) = change else { panic!("{change:?}") };
+        assert_eq!(error.sqlstate().expect("it was said").as_str(), "57P01", "{error}");
+    }
+    for mut world in [deriving(), witnessing(), World::ready()] {
+        let change = world.core.handle_end(at(3), &mut world.outcomes);
+        assert!(change.is_none(), "nothing was left: {change:?}");
+    }
+    // What is no error still waits until we have computed, and is no fault of the server.
+    let mut world = deriving();
+    let over = message(b'R', &[0, 0, 0, 0]);
+    assert!(world.input(at(3), &over).is_none());
+    assert!(world.core.handle_end(at(3), &mut world.outcomes).is_none());
+}
+
 #[test]
 fn a_witness_that_speaks_against_it_ends_the_session() {
     let purpose = Purpose::Locks(LockSession { witness: true, ..rehearsal::lock_session() });
