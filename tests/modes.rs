@@ -2,6 +2,11 @@
 
 mod support;
 
+#[path = "sets/relay.rs"]
+mod relay;
+#[path = "modes/settle.rs"]
+mod settle;
+
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
