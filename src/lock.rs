@@ -67,7 +67,7 @@ impl Lock {
     /// # fn example(manager: &distlock::Manager) -> Result<(), distlock::Error> {
     /// let lock = manager.acquire("ledger").fenced().wait()?;
     /// if let Some(token) = lock.token() {
-    ///     println!("UPDATE ledger SET token = {} WHERE token < {0}", token.to_i64()?);
+    ///     println!("UPDATE ledger SET token = {} WHERE token <= {0}", token.to_i64()?);
     /// }
     /// # Ok(())
     /// # }
