@@ -2,6 +2,8 @@
 
 mod support;
 
+#[path = "modes/processes.rs"]
+mod processes;
 #[path = "sets/relay.rs"]
 mod relay;
 #[path = "modes/settle.rs"]
