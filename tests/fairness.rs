@@ -15,18 +15,20 @@ use support::{Scratch, TempCluster, wait_exit, wait_until};
 
 const KEY: i64 = 7;
 const PROCESSES: usize = 8;
-/// When one process has had so many grants, every other one has had one.
+/// When one process has had so many grants, every other one has had a twentieth of them. At worst
+/// it was a sixth, in 26 runs on two cores that were busy elsewhere.
 const MANY: usize = 200;
+const LEAST: usize = MANY / 20;
 /// What a holder works, so that all others are back in the queue when it is done.
 const WORK: Duration = Duration::from_millis(1);
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// Set for the processes: the server's URL, the file of the grants, and which one it is.
 const RACER: &str = "DISTLOCK_TEST_RACER";
-const NAME: &str = "a_process_that_waits_is_not_passed_over_two_hundred_times";
+const NAME: &str = "of_eight_processes_the_unluckiest_gets_a_twentieth_of_what_the_luckiest_gets";
 
 #[test]
-fn a_process_that_waits_is_not_passed_over_two_hundred_times() {
+fn of_eight_processes_the_unluckiest_gets_a_twentieth_of_what_the_luckiest_gets() {
     if let Ok(role) = std::env::var(RACER) {
         return race(&role);
     }
@@ -54,7 +56,7 @@ fn a_process_that_waits_is_not_passed_over_two_hundred_times() {
     let until = (0..=order.len()).find(|&n| most(&order[..n]) == MANY).expect("it has that many");
     let counts: Vec<usize> = (0..PROCESSES).map(|who| count(&order[..until], who)).collect();
     println!("grants of each process: {counts:?}");
-    assert!(!counts.contains(&0), "somebody starved: {counts:?}");
+    assert!(counts.iter().all(|count| *count >= LEAST), "somebody starved: {counts:?}");
     check_alternation(&all);
 }
 
