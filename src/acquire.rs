@@ -179,6 +179,14 @@ impl Acquire {
     /// Waiters of one manager get the key in the order they came. Between managers there is no
     /// order.
     ///
+    /// Locks are not re-entrant. To the server an advisory lock is, within a session; but all
+    /// threads and tasks of the process share the session, and so a key has one holder here, who is
+    /// nobody in particular: a [`Lock`] may be moved to another thread. Who holds a key and waits
+    /// for it again, also with another clone of the manager, or shared, or in a set, waits for
+    /// itself until the context or the time limit ends that, and without these for ever.
+    /// [`try_now`](Acquire::try_now) says `None`. A sharer may share once more, but not while
+    /// somebody waits to have the key alone: each of the two would wait for the other.
+    ///
     /// # Errors
     ///
     /// [`Error::Canceled`] when the context was done or the time was up first, [`Error::Lost`] when

@@ -59,11 +59,25 @@ use crate::token::Token;
 ///
 /// This crate depends on no crate for asynchronous streams. With `futures`:
 ///
-/// ```text
-/// let terms = futures::stream::try_unfold(election, |mut election| async move {
-///     let term = election.next_term_async().await?;
-///     Ok::<_, distlock::Error>(Some((term, election)))
-/// });
+/// ```no_run
+/// use distlock::{Election, Error, Term};
+/// use futures::stream::{self, Stream, TryStreamExt};
+///
+/// /// Ends with the first error, as the iterator does.
+/// fn terms(election: Election) -> impl Stream<Item = Result<Term, Error>> {
+///     stream::try_unfold(election, |mut election| async move {
+///         let term = election.next_term_async().await?;
+///         Ok(Some((term, election)))
+///     })
+/// }
+///
+/// # async fn example(manager: &distlock::Manager) -> Result<(), Error> {
+/// let mut terms = std::pin::pin!(terms(manager.elect("scheduler")));
+/// while let Some(term) = terms.try_next().await? {
+///     println!("elected: {}", term.context().done().await);
+/// } // dropped: stepped down, and the next one campaigns
+/// # Ok(())
+/// # }
 /// ```
 #[must_use = "nobody campaigns until a term is asked for"]
 pub struct Election {
@@ -71,6 +85,7 @@ pub struct Election {
     key: Key,
     context: Context,
     fenced: bool,
+    settle: Duration,
     /// How many terms there have been.
     terms: u64,
     /// The latest term, wherever it is by now.
@@ -88,8 +103,16 @@ struct Latest {
 
 impl Election {
     pub(crate) fn new(drive: Arc<dyn Drive>, key: Key) -> Self {
-        let context = Context::background();
-        Self { drive, key, context, fenced: false, terms: 0, latest: None, is_over: false }
+        Self {
+            drive,
+            key,
+            context: Context::background(),
+            fenced: false,
+            settle: Duration::ZERO,
+            terms: 0,
+            latest: None,
+            is_over: false,
+        }
     }
 
     /// The context that ends the campaign, and that every term's context is a child of. The
@@ -121,6 +144,23 @@ impl Election {
     /// ```
     pub fn fenced(mut self) -> Self {
         self.fenced = true;
+        self
+    }
+
+    /// Keeps each term back for `pause` before it is told, so that a leader that was lost cannot
+    /// take itself for one any more; see [`Acquire::settle`](crate::Acquire::settle), which also
+    /// says how long that takes. A term that is lost in its pause is never told: the campaign goes
+    /// on.
+    ///
+    /// ```no_run
+    /// # fn example(manager: &distlock::Manager) -> Result<(), distlock::Error> {
+    /// let pause = std::time::Duration::from_millis(6_100);
+    /// let term = manager.elect("scheduler").settle(pause).next_term()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn settle(mut self, pause: Duration) -> Self {
+        self.settle = pause;
         self
     }
 
@@ -202,7 +242,8 @@ impl Election {
     }
 
     fn campaign(&self) -> Acquire {
-        let campaign = Acquire::new(Arc::clone(&self.drive), self.key).context(&self.context);
+        let campaign = Acquire::new(Arc::clone(&self.drive), self.key);
+        let campaign = campaign.context(&self.context).settle(self.settle);
         if self.fenced { campaign.fenced() } else { campaign }
     }
 
@@ -260,6 +301,7 @@ impl fmt::Debug for Election {
             .field("key", &self.key)
             .field("context", &self.context)
             .field("fenced", &self.fenced)
+            .field("settle", &self.settle)
             .field("terms", &self.terms)
             .field("latest", &self.latest)
             .finish_non_exhaustive()

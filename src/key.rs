@@ -27,6 +27,9 @@ use std::fmt::{self, Write as _};
 /// assert_ne!(Key::from((0, 7)), Key::Bigint(7));
 /// ```
 ///
+/// The name is hashed, and not kept: whatever knows only the key ([`Lock::key`](crate::Lock::key),
+/// an [`Error`](crate::Error), [`Holders`](crate::Holders)) prints no name. [`Named`] has both.
+///
 /// It prints as the number, or both numbers, that the advisory lock functions take. With `{:#}` it
 /// also prints what to look for in the view `pg_locks`, which has a `bigint` in two halves (manual:
 /// view-pg-locks), in the form of an SQL condition.
@@ -153,8 +156,9 @@ impl fmt::Display for Key {
 
 /// A name and the key that was made from it: locks the key, prints both.
 ///
-/// A [`Key`] does not keep its name. Where messages should have it, this does, for as long as the
-/// name is borrowed.
+/// A [`Key`] does not keep its name, and neither do locks and errors, which print the number. Where
+/// messages should have both, a program prints this beside them, for as long as the name is
+/// borrowed: the name, and the key in parentheses. Of a pair that is `job ((1, 2))`.
 ///
 /// ```
 /// use distlock::Key;
@@ -164,6 +168,11 @@ impl fmt::Display for Key {
 /// assert_eq!(job.to_string(), "job (4999694984129765468)");
 /// assert_eq!(Key::from(job), Key::from("job"));
 ///
+/// # fn example(manager: &distlock::Manager, job: Named<'_>) -> Result<(), distlock::Error> {
+/// let lock = manager.acquire(job).wait()?;
+/// println!("{job}: held, for {:?} at least", lock.remaining());
+/// # Ok(())
+/// # }
 /// let shared = Named { name: "job", key: scheme::sqlx("job") };
 /// assert_eq!(shared.to_string(), "job (-8075846316381025412)");
 /// ```

@@ -19,6 +19,10 @@ use crate::token::Token;
 /// stops in time. Once lost, a lock stays lost (invariant I8): the manager reconnects, but never
 /// acquires anything again on its own.
 ///
+/// A lock does not keep its [`Manager`](crate::Manager) open: when the last clone of that is
+/// dropped, every lock of it is lost ([`Cause::ManagerClosed`]). Whoever returns a lock to be used
+/// elsewhere sees to it that the manager lives longer; there is an example at the manager.
+///
 /// ```no_run
 /// # fn main() -> Result<(), distlock::Error> {
 /// let manager = distlock::Manager::connect("postgres://app@db.internal/prod")?;
@@ -67,7 +71,7 @@ impl Lock {
     /// # fn example(manager: &distlock::Manager) -> Result<(), distlock::Error> {
     /// let lock = manager.acquire("ledger").fenced().wait()?;
     /// if let Some(token) = lock.token() {
-    ///     println!("UPDATE ledger SET token = {} WHERE token < {0}", token.to_i64()?);
+    ///     println!("UPDATE ledger SET token = {} WHERE token <= {0}", token.to_i64()?);
     /// }
     /// # Ok(())
     /// # }

@@ -21,6 +21,20 @@ use crate::warning::Warning;
 /// Cheap to clone; all clones are the same manager, and the last one to be dropped closes it. A
 /// process needs one manager for each database, however many locks it takes.
 ///
+/// What a manager gives (a [`Lock`], a set, an [`Election`] and its terms) does not keep it open. A
+/// function that connects, locks, and returns nothing but the lock returns one that is lost: its
+/// context is done with [`Cause::ManagerClosed`](crate::Cause::ManagerClosed). Make the manager
+/// where the program begins, and hand out clones; or return it together with the lock:
+///
+/// ```no_run
+/// # use distlock::{Context, Error, Lock, Manager};
+/// fn only_one(url: &str) -> Result<(Manager, Lock), Error> {
+///     let manager = Manager::connect(url)?;
+///     let lock = manager.lock(&Context::background(), "this program")?;
+///     Ok((manager, lock))
+/// }
+/// ```
+///
 /// ```no_run
 /// use distlock::{Context, Manager};
 ///
@@ -100,6 +114,9 @@ impl Manager {
 
     /// Waits for a lock, for as long as `context` allows.
     ///
+    /// Who holds the key already and asks for it once more waits for itself: for ever, if nothing
+    /// ends `context`. Locks are not re-entrant; see [`Acquire::wait`].
+    ///
     /// ```no_run
     /// # use distlock::{Context, Error, Manager};
     /// # use std::time::Duration;
@@ -178,8 +195,12 @@ impl Manager {
     /// ended by [`wait`](Inquiry::wait) or `.await`. It takes no lock.
     ///
     /// The server reads its whole lock table for it, which takes milliseconds where a try takes a
-    /// fraction of one, and what else the manager asks for waits behind it: it is for people and
-    /// logs, and for no loop.
+    /// fraction of one, and a second where all sessions together hold a million locks (1.09 s,
+    /// measured with PostgreSQL 18.6). What else the manager asks for, releases too, waits behind
+    /// it on the one session. And it is an answer like others: if it takes longer than
+    /// [`Config::reply_timeout`], the session is given up, and every lock of the manager is lost.
+    /// So it is for people and logs, and for no loop; on a server with a huge lock table ask by a
+    /// manager of its own.
     ///
     /// ```no_run
     /// # fn example(manager: &distlock::Manager) -> Result<(), distlock::Error> {

@@ -11,6 +11,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use distlock::{Canceler, Cause, Config, Context, Error, Key, Manager, Term};
+use futures::StreamExt;
 use support::{
     StopMode, TempCluster, await_for, block_on, pg_locks_advisory, shared_cluster, unique_key,
     wait_until,
@@ -300,6 +301,69 @@ fn the_end_of_the_manager_and_a_limit_end_a_campaign() {
     // An election does not keep its manager.
     let mut orphan = Manager::connect(config()).expect("connects").elect(key);
     assert!(orphan.next_term().expect_err("closed").is_closed());
+}
+
+#[test]
+fn a_term_is_told_after_its_pause_and_one_that_is_lost_in_it_never() {
+    let cluster = TempCluster::start();
+    let manager = Manager::connect(cluster.url()).expect("connects");
+    let pause = Duration::from_millis(100);
+    let mut election = manager.elect(1).settle(pause);
+    for is_async in [false, true] {
+        let begin = Instant::now();
+        let term = match is_async {
+            false => election.next_term(),
+            true => block_on(election.next_term_async()),
+        };
+        assert!(begin.elapsed() >= pause, "told after {:?}", begin.elapsed());
+        assert!(term.as_ref().expect("nobody leads").is_leader());
+        block_on(term.expect("nobody leads").resign_async()).expect("it led");
+    }
+    for is_async in [false, true] {
+        let (context, canceler) = Context::background().with_cancel();
+        let mut kept_back = manager.elect(2).context(&context).settle(LIMIT * 10);
+        thread::scope(|scope| {
+            let campaign = scope.spawn(|| match is_async {
+                false => kept_back.next_term(),
+                true => block_on(kept_back.next_term_async()),
+            });
+            let mut former = None;
+            // Lost in its pause, it campaigns again.
+            for _ in 0..2 {
+                let mut latest = None;
+                wait_until("it is kept back", LIMIT, || {
+                    latest = backend_of(&cluster, 2);
+                    latest.is_some() && latest != former
+                });
+                former = latest;
+                terminate(&cluster, latest.expect("it is kept back"));
+            }
+            assert!(!campaign.is_finished(), "nobody is told of a term that was lost");
+            canceler.cancel();
+            let error = campaign.join().expect("no panic").expect_err("cancelled");
+            assert!(error.is_canceled(), "{error}");
+        });
+        wait_until("nothing is left of it", LIMIT, || backend_of(&cluster, 2).is_none());
+    }
+}
+
+#[test]
+fn the_terms_of_an_election_make_a_stream_that_ends_with_its_error() {
+    let (manager, key) = (manager(), unique_key());
+    let (context, canceler) = Context::background().with_cancel();
+    let election = manager.elect(key).context(&context);
+    let terms = futures::stream::try_unfold(election, |mut election| async move {
+        let term = election.next_term_async().await?;
+        Ok::<_, Error>(Some((term, election)))
+    });
+    let mut terms = std::pin::pin!(terms);
+    for number in 1..=3 {
+        let term = block_on(terms.next()).expect("an item").expect("nobody leads");
+        assert!(term.is_leader() && term.number() == number);
+    }
+    canceler.cancel();
+    assert!(block_on(terms.next()).expect("an item").expect_err("cancelled").is_canceled());
+    assert!(block_on(terms.next()).is_none(), "the error is the last item");
 }
 
 /// Set for the process that is stopped: the server's URL.

@@ -6,6 +6,7 @@ mod support;
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
 use std::task::{self, Poll, Waker};
+use std::thread;
 use std::time::Duration;
 
 use distlock::{Acquiring, Config, Context, Error, Key, Lock, Manager};
@@ -191,11 +192,51 @@ fn keys_in(sql: &mut Sql) -> Vec<i64> {
 fn a_limit_of_more_than_half_of_the_servers_lock_table_is_warned_of() {
     // 10 locks for each of 10 connections.
     let cluster = small_server();
-    let config = || cluster.url().parse::<Config>().expect("a URL");
-    let warned = connect(config().max_locks(51));
-    let text: Vec<String> = warned.warnings().iter().map(ToString::to_string).collect();
-    assert!(matches!(&text[..], [one] if one.contains("51") && one.contains("100")), "{text:?}");
-    assert_eq!(connect(config().max_locks(50)).warnings(), []);
+    let config = |locks: u32, waiters: u32| {
+        let config = cluster.url().parse::<Config>().expect("a URL");
+        config.max_locks(locks).max_waiters(waiters)
+    };
+    for (locks, waiters) in [(51, 0), (1, 25)] {
+        let warned = connect(config(locks, waiters));
+        let text: Vec<String> = warned.warnings().iter().map(ToString::to_string).collect();
+        assert!(
+            matches!(&text[..], [one] if one.contains("51") && one.contains("100")),
+            "{text:?}"
+        );
+    }
+    assert_eq!(connect(config(50, 0)).warnings(), []);
+    assert_eq!(connect(config(2, 24)).warnings(), []);
+}
+
+#[test]
+fn a_manager_takes_no_more_of_the_lock_table_than_its_limits_say() {
+    const KEYS: i64 = 10;
+    let cluster = TempCluster::start();
+    let holder = connect(cluster.url().parse().expect("a URL"));
+    let config = cluster.url().parse::<Config>().expect("a URL");
+    let manager = connect(config.max_locks(2 * KEYS as u32).max_waiters(KEYS as u32));
+    let all = 2 * KEYS as usize;
+    let others: Vec<Lock> = (0..KEYS).map(|key| lock(&holder, key)).collect();
+    let _own: Vec<Lock> = (KEYS..2 * KEYS).map(|key| lock(&manager, key)).collect();
+    let taken = || cluster.sql().query("SELECT FROM pg_locks WHERE locktype = 'advisory'").len();
+    assert_eq!(taken(), all);
+    let (context, canceler) = Context::background().with_cancel();
+    thread::scope(|scope| {
+        for key in 0..KEYS {
+            let asked = manager.acquire(key).context(&context).timeout(LIMIT);
+            scope.spawn(move || assert!(asked.wait().expect_err("taken").is_canceled()));
+        }
+        // The key of the waiters and the gate, of each.
+        let mut most = 0;
+        wait_until("all wait, with gates", LIMIT, || {
+            most = most.max(taken());
+            most >= all + 2 * KEYS as usize
+        });
+        assert_eq!(most, all + 2 * KEYS as usize);
+        canceler.cancel();
+    });
+    wait_until("nothing is left beside the keys", LIMIT, || taken() == all);
+    drop(others);
 }
 
 #[test]

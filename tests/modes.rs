@@ -2,11 +2,19 @@
 
 mod support;
 
+#[path = "modes/processes.rs"]
+mod processes;
+#[path = "sets/relay.rs"]
+mod relay;
+#[path = "modes/settle.rs"]
+mod settle;
+
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use distlock::{Cause, Context, Error, Key, Lock, Manager};
+use relay::Relay;
 use support::{TempCluster, block_on, shared_cluster, unique_key, wait_until};
 
 /// Nothing here takes this long; a test that hangs fails instead.
@@ -162,6 +170,41 @@ fn a_counted_lock_has_so_many_holders_and_no_more() {
     let all: Vec<Lock> = (0..3).filter_map(|_| take(&two)).collect();
     assert_eq!(all.len(), 3, "every slot is free again");
     assert!(take(&one).is_none());
+}
+
+/// However many of them are taken, by others and by the session itself, before a free one comes.
+#[test]
+fn a_free_slot_is_found_in_one_batch_and_so_is_that_there_is_none() {
+    const SLOTS: u32 = 64;
+    let relay = Relay::start(shared_cluster());
+    // No heartbeat meanwhile.
+    let config = relay.config().heartbeat(LIMIT).reply_timeout(LIMIT * 2);
+    let config = config.lease(LIMIT * 5).server_timeout(LIMIT * 10);
+    let manager = Manager::connect(config).expect("connects");
+    let (direct, key) = (self::manager(), unique_key());
+    let take = |manager: &Manager| manager.acquire(key).slots(SLOTS).try_now().expect("an answer");
+    // The statements are prepared at their first use.
+    take(&manager).expect("it is free").unlock().expect("it was held");
+    relay.said();
+    let mut taken = Vec::new();
+    while taken.len() < SLOTS as usize {
+        for is_async in [false, true] {
+            let asked = manager.acquire(key).slots(SLOTS);
+            let slot = match is_async {
+                false => asked.wait(),
+                true => block_on(asked),
+            };
+            // Bind, Execute, Sync.
+            assert_eq!(relay.said(), "BES", "behind {} taken ones", taken.len());
+            slot.expect("it is free").unlock().expect("it was held");
+            assert_eq!(relay.said(), "BES", "the release");
+        }
+        let by = if taken.len() % 3 == 0 { &manager } else { &direct };
+        taken.push(take(by).expect("it is free"));
+        relay.said();
+    }
+    assert!(take(&manager).is_none());
+    assert_eq!(relay.said(), "BES", "all are taken");
 }
 
 #[test]

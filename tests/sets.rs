@@ -258,9 +258,15 @@ fn some_of(keys: &[i64], choices: &mut u64) -> Vec<i64> {
     (0..count).map(|_| keys[choose(choices, keys.len() as u64) as usize]).collect()
 }
 
+/// How many crossing sets are asked for; `DISTLOCK_SET_ROUNDS` says how many others.
+fn rounds_of_sets() -> u32 {
+    let rounds = std::env::var("DISTLOCK_SET_ROUNDS");
+    rounds.map_or(20_000, |rounds| rounds.parse().expect("a number of rounds"))
+}
+
 #[test]
 fn crossing_sets_of_two_managers_and_their_threads_never_deadlock_and_never_overlap() {
-    const ROUNDS: u32 = 20_000;
+    let limit = rounds_of_sets();
     let cluster = TempCluster::start();
     let managers = [(); 2].map(|()| Manager::connect(cluster.url()).expect("connects"));
     let keys: Vec<i64> = (0..10).collect();
@@ -272,7 +278,7 @@ fn crossing_sets_of_two_managers_and_their_threads_never_deadlock_and_never_over
             let manager = &managers[worker as usize % 2];
             scope.spawn(move || {
                 let mut choices = 0x9e37_79b9_7f4a_7c15 ^ (worker * 7919);
-                while rounds.fetch_add(1, Ordering::SeqCst) < ROUNDS {
+                while rounds.fetch_add(1, Ordering::SeqCst) < limit {
                     let asked = manager.acquire_all(some_of(keys, &mut choices)).timeout(LIMIT);
                     let set = match choose(&mut choices, 3) {
                         0 => block_on(asked),

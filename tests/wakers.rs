@@ -12,7 +12,7 @@ use std::task::{Context as TaskContext, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use distlock::{Config, Context, Lock, Manager};
+use distlock::{Canceler, Config, Context, Lock, Manager};
 use support::{TempCluster, shared_cluster, unique_key, wait_until};
 
 /// Far more than anything here takes: it tells a hang from a slow machine.
@@ -187,6 +187,52 @@ fn a_waker_that_owns_a_lock_may_be_replaced() {
         sender.send(()).expect("the test listens");
     });
     receiver.recv_timeout(HANG).expect("no deadlock");
+}
+
+/// Lets go of a lock and cancels a context when it is called, by whatever thread.
+struct LetsGo {
+    lock: Mutex<Option<Lock>>,
+    canceler: Canceler,
+    rang: AtomicBool,
+}
+
+impl Wake for LetsGo {
+    fn wake(self: Arc<Self>) {
+        // Dropped here, in the midst of the guard's work.
+        drop(self.lock.lock().expect("not poisoned").take());
+        self.canceler.cancel();
+        self.rang.store(true, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn a_waker_may_let_go_of_a_lock_and_cancel_what_waits_in_the_same_manager() {
+    let (manager, other) = (manager(), manager());
+    for round in 0..50 {
+        let [held, wanted] = [unique_key(), unique_key()];
+        let (context, canceler) = Context::background().with_cancel();
+        let lock = Mutex::new(Some(granted(&manager, held)));
+        let lets_go = Arc::new(LetsGo { lock, canceler, rang: AtomicBool::new(false) });
+        let waker = Waker::from(Arc::clone(&lets_go));
+        let former = granted(&other, wanted);
+        thread::scope(|scope| {
+            // A caller that blocks, so that the waker is called in its turn, now and then.
+            let blocked = scope.spawn(|| manager.lock(&context, wanted));
+            let asked = if round % 2 == 0 { manager.acquire(held) } else { other.acquire(held) };
+            let mut canceled = Box::pin(manager.acquire(wanted).context(&context).into_future());
+            let mut future = Box::pin(manager.acquire(unique_key()).into_future());
+            let is_asked = poll(&mut future, &waker).is_pending();
+            if !is_asked {
+                Wake::wake(Arc::clone(&lets_go));
+            }
+            wait_until("the waker", HANG, || lets_go.rang.load(Ordering::SeqCst));
+            let lock = asked.timeout(HANG).wait().expect("it was let go");
+            assert!(blocked.join().expect("no panic").expect_err("cancelled").is_canceled());
+            assert!(poll(&mut canceled, Waker::noop()).is_ready(), "cancelled");
+            lock.unlock().expect("it was held");
+        });
+        former.unlock().expect("it was held");
+    }
 }
 
 /// The cancellation of a caller that works for the guard just now, at every moment of its way to

@@ -80,8 +80,9 @@ impl Config {
         self
     }
 
-    /// How many locks the manager holds at most, from 1 to 1,000,000. Each one takes room in the
-    /// server's lock table, which all sessions share. Default: 1,024.
+    /// How many locks the manager holds at most, from 1 to 1,000,000. Each one takes a place in the
+    /// server's lock table, which all sessions share; waiters take more places there, which
+    /// [`max_waiters`](Self::max_waiters) bounds. Default: 1,024.
     #[must_use]
     pub fn max_locks(mut self, max_locks: u32) -> Self {
         self.max_locks = max_locks;
@@ -97,6 +98,11 @@ impl Config {
 
     /// How many calls may wait for a lock that is held, here or by another process, up to
     /// 1,000,000; with 0, nobody waits. Default: 1,024.
+    ///
+    /// Each key that somebody here waits for takes up to two places in the server's lock table, by
+    /// which the holders know of the waiter. So a manager takes `max_locks` and twice `max_waiters`
+    /// places at the most; [`Manager::warnings`](crate::Manager::warnings) tells when that is more
+    /// than half of them.
     #[must_use]
     pub fn max_waiters(mut self, max_waiters: u32) -> Self {
         self.max_waiters = max_waiters;

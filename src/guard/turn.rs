@@ -19,7 +19,7 @@ use super::startup::{locks, startup};
 use super::stream::{Address, Input, Stream};
 use super::witness::{Hearing, Witness};
 use crate::clock::Time;
-use crate::config::{Plan, Proxy};
+use crate::config::{Config, Plan, Proxy};
 use crate::context::Cause;
 use crate::error::Error;
 use crate::proto::frontend::ProtocolVersion;
@@ -381,8 +381,9 @@ impl Guard {
         match change {
             None => {}
             Some(Change::Ready(greeting)) => {
-                let max_locks = self.plan.config.max_locks;
-                let warning = |lock_table| Warning::about_lock_table(max_locks, lock_table);
+                let Config { max_locks, max_waiters, .. } = self.plan.config;
+                let warning =
+                    |lock_table| Warning::about_lock_table(max_locks, max_waiters, lock_table);
                 if let Some(peer) = &self.peer {
                     // Another server may answer there by now, which does not speak as much.
                     self.known.retain(|known| known.address != peer.address);

@@ -2,14 +2,15 @@
 //! and the public interface, and runs under all of the executors here, which share no code.
 //!
 //! `executor` has the executors; the scenarios are in `grants` (what is granted, to whom),
-//! `endings` (waits and locks that are cut short), `releases` (unlocks and downgrades) and `polls`
-//! (who polls, how often, with what waker).
+//! `forms` (slots, tokens, pauses, sets, terms, who holds), `endings` (waits and locks that are cut
+//! short), `releases` (unlocks and downgrades) and `polls` (who polls, how often, with what waker).
 
 #[path = "../support/mod.rs"]
 mod support;
 
 mod endings;
 mod executor;
+mod forms;
 mod grants;
 mod polls;
 mod releases;
@@ -43,7 +44,8 @@ macro_rules! under_each_executor {
                 let executor = $executor::new();
                 executor.clone().run($scenarios::$scenario(executor, World::new()));
             });
-        })*
+        }
+        )*
     };
 }
 
@@ -52,6 +54,13 @@ under_each_executor! {
         a_lock_is_granted_refused_and_released,
         of_200_tasks_on_5_keys_never_two_are_in,
         joined_and_selected_requests_each_get_what_is_theirs;
+    forms:
+        tasks_that_wait_for_slots_all_get_one_and_never_too_many,
+        fenced_grants_that_are_waited_for_have_larger_and_larger_tokens,
+        a_settled_grant_is_told_after_its_pause_or_given_back,
+        holders_and_waiters_are_told_while_they_hold_and_wait,
+        sets_that_cross_and_have_to_wait_are_granted_as_a_whole,
+        an_election_that_has_to_wait_is_won_when_the_term_before_ends;
     endings:
         a_wait_ends_by_its_context_and_its_time_and_leaves_no_trace,
         a_wait_ended_by_the_executors_own_timer_leaves_no_trace,

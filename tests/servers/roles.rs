@@ -191,11 +191,11 @@ fn more_locks_than_half_of_the_servers_table_are_warned_about() {
     // As many as the documentation of the setting says (manual: runtime-config-locks).
     let half = 10 * 20 / 2;
     for max_locks in [1, half] {
-        let manager = connect(direct(&cluster).max_locks(max_locks));
+        let manager = connect(direct(&cluster).max_locks(max_locks).max_waiters(0));
         assert_eq!(manager.warnings(), [], "{max_locks}");
     }
     for max_locks in [half + 1, 1_000_000] {
-        let manager = connect(direct(&cluster).max_locks(max_locks));
+        let manager = connect(direct(&cluster).max_locks(max_locks).max_waiters(0));
         let [warning] = manager.warnings()[..] else { panic!("{:?}", manager.warnings()) };
         let text = warning.to_string();
         for word in [&max_locks.to_string(), "200", "max_locks_per_transaction"] {

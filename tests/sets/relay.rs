@@ -1,8 +1,10 @@
 //! A relay in front of a cluster that passes everything on and notes what the client says: the type
-//! byte of each message, in order (manual: protocol-message-formats).
+//! byte of each message, in order (manual: protocol-message-formats). It can also fall silent.
+#![allow(dead_code, reason = "each binary uses a part of it")]
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -14,7 +16,14 @@ use crate::support::TempCluster;
 #[derive(Debug)]
 pub(crate) struct Relay {
     address: SocketAddr,
-    said: Arc<Mutex<String>>,
+    line: Arc<Line>,
+}
+
+/// What all of its connections share.
+#[derive(Debug, Default)]
+struct Line {
+    said: Mutex<String>,
+    is_cut: AtomicBool,
 }
 
 impl Relay {
@@ -22,16 +31,16 @@ impl Relay {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let address = listener.local_addr().expect("it has an address");
         let server = SocketAddr::from((Ipv4Addr::LOCALHOST, cluster.port()));
-        let said = Arc::new(Mutex::new(String::new()));
-        let notes = Arc::clone(&said);
+        let line = Arc::new(Line::default());
+        let shared = Arc::clone(&line);
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
-                let notes = Arc::clone(&notes);
+                let line = Arc::clone(&shared);
                 // A connection that breaks is over; the test sees it at the other end.
-                thread::spawn(move || serve(client, server, &notes));
+                thread::spawn(move || serve(client, server, &line));
             }
         });
-        Self { address, said }
+        Self { address, line }
     }
 
     /// The way through it to the cluster's database `postgres`.
@@ -42,18 +51,44 @@ impl Relay {
 
     /// What was said since the last time this was asked.
     pub(crate) fn said(&self) -> String {
-        std::mem::take(&mut self.said.lock().expect("no test fails with it"))
+        std::mem::take(&mut self.line.said.lock().expect("no test fails with it"))
+    }
+
+    /// From now on nothing gets through, and no end does either: as if the cable was cut.
+    pub(crate) fn cut(&self) {
+        self.line.is_cut.store(true, Ordering::SeqCst);
     }
 }
 
-fn serve(mut client: TcpStream, server: SocketAddr, notes: &Mutex<String>) -> io::Result<()> {
+impl Line {
+    fn is_cut(&self) -> bool {
+        self.is_cut.load(Ordering::SeqCst)
+    }
+
+    /// Passes on what the server says, until it or the line ends.
+    fn pass_down(&self, server: &mut TcpStream, client: &mut TcpStream) -> io::Result<()> {
+        let mut bytes = [0; 8192];
+        loop {
+            let count = server.read(&mut bytes)?;
+            if count == 0 || self.is_cut() {
+                return Ok(());
+            }
+            client.write_all(&bytes[..count])?;
+        }
+    }
+}
+
+fn serve(mut client: TcpStream, server: SocketAddr, line: &Arc<Line>) -> io::Result<()> {
     let mut server = TcpStream::connect(server)?;
     server.set_nodelay(true)?;
     client.set_nodelay(true)?;
     let (mut up, mut down) = (server.try_clone()?, client.try_clone()?);
+    let shared = Arc::clone(line);
     thread::spawn(move || {
-        let _ = io::copy(&mut up, &mut down);
-        let _ = down.shutdown(Shutdown::Both);
+        let _ = shared.pass_down(&mut up, &mut down);
+        if !shared.is_cut() {
+            let _ = down.shutdown(Shutdown::Both);
+        }
     });
     // The StartupMessage has no type byte.
     let mut head = vec![0; 4];
@@ -63,8 +98,14 @@ fn serve(mut client: TcpStream, server: SocketAddr, notes: &Mutex<String>) -> io
         let length = u32::from_be_bytes(length.try_into().expect("four bytes"));
         let mut body = vec![0; length as usize - 4];
         client.read_exact(&mut body)?;
+        if line.is_cut() {
+            head.resize(5, 0);
+            continue;
+        }
         // Noted before it is passed on: who has the answer finds the note.
-        notes.lock().expect("no test fails with it").extend(kind.iter().map(|it| char::from(*it)));
+        let mut said = line.said.lock().expect("no test fails with it");
+        said.extend(kind.iter().map(|it| char::from(*it)));
+        drop(said);
         server.write_all(&[&head[..], &body].concat())?;
         head.resize(5, 0);
     }
