@@ -91,6 +91,7 @@ impl Harness {
                 // the callers of a session close their batches before they read.
                 self.is_clean &= self.server.is_batch_closed();
                 let bytes = self.server.reply(input.u8(), input.u8());
+                self.is_clean &= self.server.is_honest();
                 self.feed(&bytes);
             }
             4 | 5 => self.poll(),

@@ -1,9 +1,10 @@
-//! A server that keeps to the protocol, for `session_ops`.
+//! A server that keeps to the protocol, for `session_ops`; but for rows of other statements, which
+//! it sends when it is told to.
 
 use std::collections::VecDeque;
 
-use distlock_fuzz::message;
 use distlock_fuzz::statements::{Description, Row};
+use distlock_fuzz::{data_row, message};
 
 /// What it has not answered yet.
 #[derive(Debug, Default)]
@@ -13,6 +14,8 @@ pub struct Server {
     is_skipping: bool,
     /// Whether it has run something since the last Sync.
     has_run: bool,
+    /// Whether it has answered with a row that need not be of the statement's form.
+    has_strayed: bool,
 }
 
 #[derive(Debug)]
@@ -27,6 +30,9 @@ pub const NO_FAULT: u8 = 0x0f;
 
 /// The one with which a batch cannot be committed.
 const COMMIT_FAILS: u8 = 0x08;
+
+/// The one with which the row is that of some statement.
+const OTHER_ROW: u8 = 0x09;
 
 impl Server {
     /// A statement was sent; whether a Parse with its name came before it.
@@ -46,6 +52,11 @@ impl Server {
     /// Whether nothing is asked after the last Sync.
     pub fn is_batch_closed(&self) -> bool {
         matches!(self.queue.back(), None | Some(Request::Sync))
+    }
+
+    /// Whether it has always kept to the protocol.
+    pub fn is_honest(&self) -> bool {
+        !self.has_strayed
     }
 
     /// Whether all is answered.
@@ -85,6 +96,10 @@ impl Server {
         let mut bytes = Vec::new();
         for tag in &reply[..fails_at.unwrap_or(reply.len())] {
             bytes.extend(match tag {
+                b'D' if how & 0x0f == OTHER_ROW => {
+                    self.has_strayed = true;
+                    other_row(answer)
+                }
                 b'D' => row.sample(answer),
                 b'C' => message(b'C', b"SELECT 1\0"),
                 tag => message(*tag, b""),
@@ -94,6 +109,16 @@ impl Server {
             bytes.extend(error());
         }
         bytes
+    }
+}
+
+/// A row that answers some statement, or none.
+fn other_row(answer: u8) -> Vec<u8> {
+    match (answer & 3, answer >> 2) {
+        (0, which) => data_row(&[&[b"awgrqknx"[usize::from(which & 7)]]]),
+        (1, which) => data_row(&[&(i32::from(which) - 4).to_be_bytes()]),
+        (2, which) => data_row(&[&[which]]),
+        (_, which) => Row::Token.sample(which),
     }
 }
 

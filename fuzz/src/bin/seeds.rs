@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::Path;
 
-use distlock_fuzz::script::{FENCE, RELEASE, SYNC};
+use distlock_fuzz::script::*;
 use distlock_fuzz::{ANY_METHOD, message};
 
 /// The low half of the bytes that choose a message, see `fuzz_targets/authentication/server.rs`.
@@ -212,7 +212,21 @@ fn replies() {
         write("reference", name, &[&[0x80, 2], &script[..], &reply].concat());
         write("split_invariance", name, &[&[0x80, 2], &script[..], &[2, 0, 9], &reply].concat());
     }
-    // The same by the model server: the statement, its row, and what comes before or at its end.
+    // Rows of other statements, and a list of holders that is not the answer of the next one.
+    let letter = |letter: u8| [&parsed[..], &bound, &row(&[Some(&[letter])]), &done].concat();
+    let slot = [&parsed[..], &bound, &row(&[Some(&(-2_i32).to_be_bytes())]), &done].concat();
+    let nobody = row(&[Some(&distlock_fuzz::listing::sample(0))]);
+    let granted = [&bound[..], &row(&[Some(&[1])]), &done, &ready].concat();
+    let forgotten = [&parsed[..], &bound, &nobody, &error, &ready, &granted].concat();
+    for (name, script, reply) in [
+        ("retry_registered", [RETRY, SYNC], letter(b'r')),
+        ("share_gated", [REGISTER_SHARED, SYNC], letter(b'g')),
+        ("slot_registered", [TAKE_SLOT, SYNC], slot),
+        ("holders_failed", [HOLDERS, TRY_LOCK], forgotten),
+    ] {
+        write("reference", name, &[&[0x80, 2], &script[..], &reply].concat());
+    }
+    // The first three by the model server: a statement, its row, and what comes with its end.
     for (name, op, how) in
         [("doubtful", FENCE, 0x5f), ("not_fenced", FENCE, 0x08), ("not_told", RELEASE, 0x08)]
     {
