@@ -147,11 +147,6 @@ fn submit_room(definition: &Definition, size: usize) -> usize {
     parse.saturating_add(size).saturating_add(STATEMENT_MAX)
 }
 
-/// The place of a statement among those that stay prepared; none for the unnamed one.
-fn bit(definition: &Definition) -> u64 {
-    1_u64.checked_shl(definition.index.into()).unwrap_or(0)
-}
-
 // The longest message always fits, so that a full buffer always holds a whole one.
 const _: () = assert!(SessionLimits::DEFAULT.read_buffer > backend::FRAME_MAX);
 
@@ -297,7 +292,7 @@ impl Session {
     }
 
     fn is_prepared(&self, definition: &Definition) -> bool {
-        self.prepared & bit(definition) != 0
+        self.prepared & definition.bit() != 0
     }
 
     /// Writes a statement that was admitted, and before it, once, what prepares it. It does not
@@ -310,9 +305,9 @@ impl Session {
         let Definition { name, query, types, .. } = *definition;
         if !self.is_prepared(definition) {
             frontend::parse(&mut self.outgoing, name, query, types).map_err(|_| Refused::Busy)?;
-            if bit(definition) != 0 {
+            if definition.bit() != 0 {
                 self.ring.push_parse();
-                self.prepared |= bit(definition);
+                self.prepared |= definition.bit();
             }
         }
         frontend::bind(&mut self.outgoing, name, types.len(), parameters)

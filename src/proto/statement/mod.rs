@@ -107,6 +107,13 @@ pub struct Definition {
     pub shape: Shape,
 }
 
+impl Definition {
+    /// A bit for its place among those that stay prepared; none for the unnamed one.
+    pub(super) fn bit(&self) -> u64 {
+        1_u64.checked_shl(self.index.into()).unwrap_or(0)
+    }
+}
+
 /// `bytea`.
 const BYTEA_OID: i32 = 17;
 
