@@ -479,11 +479,15 @@ impl Slots {
     }
 }
 
-/// Wakes a slot's owner. A task's waker is foreign code: it is taken out, and called without the
-/// lock. The task leaves a new one when it is polled.
+/// Wakes a slot's owner, without the lock: a thread that is woken takes it at once. A task's waker
+/// is foreign code, and is taken out; the task leaves a new one when it is polled.
 fn wake(mut state: MutexGuard<'_, Slot>) {
     match &state.waiter {
-        Some(Waiter::Thread(thread)) => thread.unpark(),
+        Some(Waiter::Thread(thread)) => {
+            let thread = thread.clone();
+            drop(state);
+            thread.unpark();
+        }
         Some(Waiter::Task(_)) => {
             let waiter = state.waiter.take();
             drop(state);
