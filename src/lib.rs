@@ -70,7 +70,8 @@
 //! * It may drop a [`Lock`], or cancel a [`Context`]. A panic in it is caught.
 //! * It must not wait for anybody who may be inside a blocking call of the same manager
 //!   ([`Manager::lock`], [`Lock::unlock`], and so on). With a mutex that is locked around such a
-//!   call, and in the waker, both wait for each other for good, and the server ends the session.
+//!   call, and in the waker, both wait for each other until a time limit ends the call, or for
+//!   good; and the server ends the session meanwhile.
 //! * It must make no blocking call of the same manager itself, for the same reason.
 //!
 //! # Features

@@ -195,12 +195,12 @@ impl Manager {
     /// ended by [`wait`](Inquiry::wait) or `.await`. It takes no lock.
     ///
     /// The server reads its whole lock table for it, which takes milliseconds where a try takes a
-    /// fraction of one, and a second where all sessions together hold a million locks (1.09 s,
-    /// measured with PostgreSQL 18.6). What else the manager asks for, releases too, waits behind
-    /// it on the one session. And it is an answer like others: if it takes longer than
+    /// fraction of one, and a second where all sessions together hold a million locks (to count
+    /// them took 1.09 s with PostgreSQL 18.6). What else the manager asks for, releases too, waits
+    /// behind it on the one session. And it is an answer like others: if it takes longer than
     /// [`Config::reply_timeout`], the session is given up, and every lock of the manager is lost.
-    /// So it is for people and logs, and for no loop; on a server with a huge lock table ask by a
-    /// manager of its own.
+    /// So it is for people and logs, and for no loop; where the lock table is huge, ask by a
+    /// manager that holds no lock.
     ///
     /// ```no_run
     /// # fn example(manager: &distlock::Manager) -> Result<(), distlock::Error> {
