@@ -240,6 +240,10 @@ impl Core {
         if self.ledger.is_recovering() {
             return;
         }
+        // Nothing is gained by more: they would wait in the server's socket, and every batch costs.
+        if session.batches() >= BATCHES_MAX {
+            return;
+        }
         let mark = now.as_nanos();
         let (mut submitted, mut synced) = (false, true);
         while let Some(next) = self.ledger.next() {
@@ -445,6 +449,10 @@ impl Core {
         self.fail(now, cause, convert::error(fault), sink)
     }
 }
+
+/// So many unanswered batches keep the server at work: one that it runs, and one that it has when
+/// that is done. What is asked meanwhile goes out together, once one of them is answered.
+const BATCHES_MAX: usize = 2;
 
 /// How many rounds of key derivation run between two looks at the clock: about a millisecond.
 pub(super) const DERIVE_ROUNDS: u32 = 1_000;

@@ -7,7 +7,8 @@
 use std::collections::VecDeque;
 
 use super::backend::{self, BackendMessage};
-use super::fault::{Fault, Violation};
+use super::companion;
+use super::fault::{Fault, Unsuitable, Violation};
 use super::fields::{Fields, ServerError, Severity};
 use super::listing::Listing;
 use super::session::Event;
@@ -18,6 +19,8 @@ use super::statement::{Shape, Value};
 pub(super) struct Ring {
     pending: VecDeque<Pending>,
     capacity: usize,
+    /// How many of them are Syncs.
+    batches: usize,
     /// A warning that came with a statement whose commit has to be durable.
     doubt: Option<Box<ServerError>>,
     /// The row of a statement that asks who holds a key, until its CommandComplete.
@@ -72,7 +75,8 @@ pub(super) enum Progress {
 
 impl Ring {
     pub(super) fn new(capacity: usize) -> Self {
-        Self { pending: VecDeque::with_capacity(capacity), capacity, doubt: None, listing: None }
+        let pending = VecDeque::with_capacity(capacity);
+        Self { pending, capacity, batches: 0, doubt: None, listing: None }
     }
 
     /// How many more fit.
@@ -109,6 +113,7 @@ impl Ring {
 
     pub(super) fn push_sync(&mut self, mark: u64, may_fail: bool) {
         self.pending.push_back(Pending::Sync { mark, may_fail });
+        self.batches = self.batches.saturating_add(1);
     }
 
     /// The mark of the oldest unanswered Sync.
@@ -117,6 +122,11 @@ impl Ring {
             Pending::Sync { mark, .. } => Some(*mark),
             _ => None,
         })
+    }
+
+    /// How many batches are unanswered.
+    pub(super) fn batches(&self) -> usize {
+        self.batches
     }
 
     /// The tickets of the unanswered statements, oldest first.
@@ -137,9 +147,39 @@ impl Ring {
         }
     }
 
+    /// Takes the messages that may come at any time (manual: protocol-flow, "Asynchronous
+    /// Operations"); `None` if it is none of them.
+    pub(super) fn handle_asynchronous(
+        &mut self,
+        message: &BackendMessage<'_>,
+    ) -> Result<Option<Progress>, Fault> {
+        match message {
+            BackendMessage::NotificationResponse { process_id, channel, payload } => {
+                // Anybody may notify on our channels, of anything.
+                let is_ours = channel.starts_with(companion::CHANNEL_PREFIX.as_bytes());
+                let key = companion::parse_payload(payload).filter(|_| is_ours);
+                Ok(Some(match key {
+                    Some(key) => Progress::Event(Event::Notified { process_id: *process_id, key }),
+                    None => Progress::Message,
+                }))
+            }
+            // A primary that was demoted: its locks are not the cluster's any more.
+            BackendMessage::ParameterStatus { name: b"in_hot_standby", value: b"on" } => {
+                Err(Unsuitable::Standby.into())
+            }
+            BackendMessage::ParameterStatus { .. } => Ok(Some(Progress::Message)),
+            BackendMessage::NoticeResponse(report) => {
+                report.check_shutdown()?;
+                self.noticed(*report);
+                Ok(Some(Progress::Message))
+            }
+            _ => Ok(None),
+        }
+    }
+
     /// A notice came. With a statement whose commit has to be durable, a warning says that it may
     /// not be: "canceling wait for synchronous replication" has no error of its own.
-    pub(super) fn noticed(&mut self, report: Fields<'_>) {
+    fn noticed(&mut self, report: Fields<'_>) {
         let commits =
             matches!(self.pending.front(), Some(Pending::Statement { commits: true, .. }));
         if commits {
@@ -205,6 +245,7 @@ impl Ring {
             (Some(Pending::Sync { mark, .. }), BackendMessage::ReadyForQuery(b'I')) => {
                 let event = Event::Synced { mark: *mark };
                 self.pending.pop_front();
+                self.batches = self.batches.saturating_sub(1);
                 Ok(Progress::Event(event))
             }
             _ => unexpected(state),

@@ -14,8 +14,7 @@
 use super::backend::{self, BackendMessage, Status};
 use super::budget::Budget;
 use super::buffer::{Body, ReadBuf, WriteBuf};
-use super::companion;
-use super::fault::{Fault, Unsuitable};
+use super::fault::Fault;
 use super::fields::ServerError;
 use super::frontend::{self, KeyParameters, LONG_PARSE_MAX, PARSE_MAX, STATEMENT_MAX};
 use super::handshake::{Greeting, Handshake, Startup, Step};
@@ -336,6 +335,11 @@ impl Session {
         self.ring.oldest_mark()
     }
 
+    /// How many Syncs are unanswered.
+    pub fn batches(&self) -> usize {
+        self.ring.batches()
+    }
+
     /// The tickets of the unanswered statements, oldest first.
     pub fn tickets(&self) -> impl Iterator<Item = u64> + '_ {
         self.ring.tickets()
@@ -443,7 +447,7 @@ impl Session {
                     None => Progress::Message,
                 }
             }
-            State::Ready | State::Failed => match handle_asynchronous(&mut self.ring, &message)? {
+            State::Ready | State::Failed => match self.ring.handle_asynchronous(&message)? {
                 Some(progress) => {
                     // Anybody who may connect can notify on our channels, as often as they like:
                     // that must not end a session. The deadlines bound what it costs.
@@ -465,35 +469,5 @@ impl Session {
             self.incoming.consume(size);
         }
         Ok(progress)
-    }
-}
-
-/// Takes the messages that may come at any time (manual: protocol-flow, "Asynchronous
-/// Operations"); `None` if it is none of them.
-fn handle_asynchronous(
-    ring: &mut Ring,
-    message: &BackendMessage<'_>,
-) -> Result<Option<Progress>, Fault> {
-    match message {
-        BackendMessage::NotificationResponse { process_id, channel, payload } => {
-            // Anybody may notify on our channels, of anything.
-            let is_ours = channel.starts_with(companion::CHANNEL_PREFIX.as_bytes());
-            let key = companion::parse_payload(payload).filter(|_| is_ours);
-            Ok(Some(match key {
-                Some(key) => Progress::Event(Event::Notified { process_id: *process_id, key }),
-                None => Progress::Message,
-            }))
-        }
-        // A primary that was demoted: its locks are not the cluster's any more.
-        BackendMessage::ParameterStatus { name: b"in_hot_standby", value: b"on" } => {
-            Err(Unsuitable::Standby.into())
-        }
-        BackendMessage::ParameterStatus { .. } => Ok(Some(Progress::Message)),
-        BackendMessage::NoticeResponse(report) => {
-            report.check_shutdown()?;
-            ring.noticed(*report);
-            Ok(Some(Progress::Message))
-        }
-        _ => Ok(None),
     }
 }

@@ -231,6 +231,17 @@ fn requests_of_one_turn_share_a_sync() {
 }
 
 #[test]
+fn two_unanswered_batches_are_enough_and_what_is_asked_meanwhile_goes_out_together() {
+    let mut world = World::ready();
+    for (slot, sent) in [(0, "BES"), (1, "BES"), (2, ""), (3, "")] {
+        world.ask(slot, Mode::Try);
+        assert_eq!(world.sent(at(10)), sent, "the request in slot {slot}");
+    }
+    world.input(at(11), &[reply(1), synced()].concat());
+    assert_eq!(world.sent(at(11)), "BEBES");
+}
+
+#[test]
 fn what_an_error_skipped_is_sent_again() {
     let mut world = World::ready();
     for slot in 0..3 {
