@@ -43,10 +43,11 @@ impl Relay {
         Self { address, line }
     }
 
-    /// The way through it to the cluster's database `postgres`.
+    /// The way through it to the cluster's database `postgres`. Without the witness, whose goodbye
+    /// may come at any time.
     pub(crate) fn config(&self) -> Config {
         let config = Config::new().host("127.0.0.1").port(self.address.port());
-        config.user("postgres").dbname("postgres")
+        config.user("postgres").dbname("postgres").witness(false)
     }
 
     /// What was said since the last time this was asked.
