@@ -48,8 +48,8 @@
 //! * **I5 The session never waits inside a statement.** `pg_advisory_lock` is not used: it would
 //!   block every other key, hold a snapshot, and hide a dead process from the server. Where others
 //!   can make one wait all the same, `lock_timeout` ends that before the answer is overdue.
-//! * **I6 Nothing grows.** Buffers, rings and tables are sized when the manager connects; over a
-//!   limit is a typed error.
+//! * **I6 Nothing grows beyond its limit.** Buffers and rings are sized when the manager connects;
+//!   tables grow to the most that was ever needed and keep it; over a limit is a typed error.
 //! * **I7 Session settings are ours**: set and read back after connecting; a value that the server
 //!   did not take is an error.
 //! * **I8 A dead handle stays dead.** No reconnect revives a lock, no late release reaches a newer

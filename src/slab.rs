@@ -1,5 +1,10 @@
 //! A table of values that keep their place, with keys that never reach a later value.
 
+/// For how many things a table has room at first (invariant I6). It grows to the most that it ever
+/// held, up to its limit, and stays there: a manager that does little is small, and one that does
+/// much allocates no more once it has done it.
+pub(crate) const ROOM: usize = 256;
+
 /// Values in places that are used again; grows to the most it ever held and stays there.
 #[derive(Debug)]
 pub(crate) struct Slab<T> {

@@ -2,9 +2,9 @@
 //!
 //! A caller puts a request into a free slot and its number into the queue; the guard takes the
 //! queue, works, and puts the result into the slot; the caller takes the result and gives the slot
-//! back. Everything is set aside when the manager is made (invariant I6), so nothing on this way
-//! allocates. A caller that gives up leaves its slot to the guard, which gives it back: a lock that
-//! was granted in the meantime is released there (invariant I3).
+//! back. Slots are set aside when the manager is made, and the queue keeps its room (invariant I6),
+//! so nothing on this way allocates. A caller that gives up leaves its slot to the guard, which
+//! gives it back: a lock that was granted in the meantime is released there (invariant I3).
 //!
 //! [`Drive`] is how callers reach the guard without knowing it.
 
@@ -21,6 +21,7 @@ use crate::error::Error;
 use crate::foreign;
 use crate::holders::Holders;
 use crate::key::Key;
+use crate::slab::ROOM;
 use crate::token::Token;
 use crate::warning::Warning;
 
@@ -37,7 +38,7 @@ pub(crate) trait Drive: Send + Sync + fmt::Debug {
     /// Works for the guard until the slot has news, as long as nobody else does. Returns whether
     /// it did: if not, somebody else does, and wakes the slot's owner when there is news.
     fn drive(&self, ticket: Ticket, limit: Time) -> bool;
-    /// A waker that pokes the slot's owner, for a context to be watched with. Made beforehand.
+    /// A waker that pokes the slot's owner, for a context to be watched with.
     fn poker(&self, ticket: Ticket) -> &Waker;
     /// What somebody should know about the server.
     fn warnings(&self) -> Vec<Warning>;
@@ -207,18 +208,17 @@ enum Phase {
 }
 
 impl Slots {
-    /// `requests` slots; the queue also has room for the release of each of `locks` held locks.
+    /// `requests` slots. In the queue there are at most one Request and one Abandon for each, one
+    /// Release for each of `locks` holds, and with `release_on_cancel` a second one when its `Lock`
+    /// is dropped.
     pub(crate) fn new(requests: u32, locks: u32, release_on_cancel: bool) -> Self {
-        // At most one Request and one Abandon for each slot, one Release for each hold, and with
-        // release_on_cancel a second one when its `Lock` is dropped.
-        let queue = 2 * requests as usize + 2 * locks as usize;
         let slot =
             || Mutex::new(Slot { generation: 0, phase: Phase::Free, poked: false, waiter: None });
         Self {
             slots: (0..requests).map(|_| slot()).collect(),
             board: Mutex::new(Board {
                 free: (0..requests).rev().collect(),
-                queue: VecDeque::with_capacity(queue),
+                queue: VecDeque::with_capacity(ROOM),
                 closed: false,
             }),
             pending: AtomicBool::new(false),
@@ -398,11 +398,6 @@ impl Slots {
         let mut board = self.board();
         std::mem::swap(&mut board.queue, into);
         self.pending.store(false, Ordering::SeqCst);
-    }
-
-    /// Room for one lot of [`Slots::drain`].
-    pub(crate) fn lot(&self) -> VecDeque<Submission> {
-        VecDeque::with_capacity(self.board().queue.capacity())
     }
 
     /// Takes up a request. `None` when its owner has gone already; the slot is free again once the

@@ -14,6 +14,7 @@ use crate::clock::Time;
 use crate::context::{Cause, Context, HoldContext};
 use crate::error::Error;
 use crate::proto::listing::Listing;
+use crate::slab::ROOM;
 use crate::slots::{Drive, Grant, HoldId, Reply, Ticket};
 use crate::timer::{self, Alarm};
 
@@ -38,8 +39,8 @@ impl Holds {
     pub(crate) fn new(limit: u32, release_on_cancel: bool) -> Self {
         let limit = limit as usize;
         Self {
-            held: Vec::with_capacity(limit),
-            unused: Vec::with_capacity(limit),
+            held: Vec::with_capacity(ROOM),
+            unused: Vec::with_capacity(ROOM),
             limit,
             release_on_cancel,
         }

@@ -36,13 +36,14 @@ mod tls;
 mod turn;
 mod witness;
 
+use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 #[cfg(test)]
 use std::sync::mpsc::Receiver;
 use std::sync::mpsc::sync_channel;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::Thread;
 use std::time::Duration;
 
@@ -62,6 +63,7 @@ use crate::clock::Time;
 use crate::config::{Config, Plan};
 use crate::error::Error;
 use crate::proto::session::SessionLimits;
+use crate::slab::ROOM;
 use crate::slots::{Drive, Slots};
 use crate::warning::Warning;
 
@@ -83,7 +85,7 @@ pub(crate) struct Shared {
     thread_called: AtomicBool,
     /// How often a caller took the seat to work.
     drives: AtomicU64,
-    pokers: Box<[std::task::Waker]>,
+    pokers: Box<[OnceLock<std::task::Waker>]>,
     rhythm: Rhythm,
     /// Whether anybody waits for a key that is held here, as of the last turn.
     wanted: AtomicBool,
@@ -187,7 +189,7 @@ fn build(
         known: Vec::with_capacity(1),
         registry,
         waker: Arc::clone(&waker),
-        lot: slots.lot(),
+        lot: VecDeque::with_capacity(ROOM),
         plan,
         first: Some(first),
         unfinished: false,
@@ -203,7 +205,7 @@ fn build(
         watch: Watch::new(),
         thread_called: AtomicBool::new(false),
         drives: AtomicU64::new(0),
-        pokers: seat::pokers(this, requests),
+        pokers: (0..requests).map(|_| OnceLock::new()).collect(),
         rhythm: Rhythm::new(),
         wanted: AtomicBool::new(false),
         sleeps_until: AtomicU64::new(Time::NEVER.as_nanos()),

@@ -263,7 +263,10 @@ impl Drive for Shared {
     }
 
     fn poker(&self, ticket: Ticket) -> &Waker {
-        &self.pokers[ticket.slot as usize]
+        let slot = ticket.slot;
+        // Made when it is first needed, and used again.
+        self.pokers[slot as usize]
+            .get_or_init(|| Waker::from(Arc::new(Poker { shared: self.this.clone(), slot })))
     }
 
     fn close(&self) {
@@ -293,11 +296,4 @@ impl Wake for Poker {
             shared.nudge_driver();
         }
     }
-}
-
-/// A poker for each slot, made once so that watching a context allocates nothing.
-pub(super) fn pokers(shared: &Weak<Shared>, slots: u32) -> Box<[Waker]> {
-    (0..slots)
-        .map(|slot| Waker::from(Arc::new(Poker { shared: Weak::clone(shared), slot })))
-        .collect()
 }

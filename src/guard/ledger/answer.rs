@@ -201,7 +201,7 @@ impl Ledger {
         else {
             return Err(Disagreement);
         };
-        let (ticket, error) = (*ticket, error.take().unwrap_or(Error::Closed));
+        let (ticket, error) = (*ticket, error.take().map_or(Error::Closed, |error| *error));
         self.end_attempt(entry);
         self.unlisted(entry);
         let state = &mut self.entries[entry as usize];
@@ -253,7 +253,8 @@ impl Ledger {
         let state = &mut self.entries[entry as usize];
         match (op.kind, &state.attempt) {
             (kind, Attempt::Trying { ticket, .. }) if kind.is_try() => {
-                state.attempt = Attempt::Reconciling { ticket: *ticket, error: Some(error) };
+                let (ticket, error) = (*ticket, Some(Box::new(error)));
+                state.attempt = Attempt::Reconciling { ticket, error };
                 self.push_op(Op::new(OpKind::Clear(want), entry));
                 Ok(())
             }
@@ -261,11 +262,7 @@ impl Ledger {
             // back in the plain way, in the place of the release.
             (OpKind::Release, _) if is_denied => {
                 state.ops += 1;
-                self.outbox.insert(
-                    self.resend_at.min(self.outbox.len()),
-                    Op { kind: OpKind::Unlock, ..op },
-                );
-                self.resend_at += 1;
+                self.resend(Op { kind: OpKind::Unlock, ..op });
                 Ok(())
             }
             // Without room in the server's lock table it can release, but not look whether
@@ -321,8 +318,7 @@ impl Ledger {
             op.kind = OpKind::OpenGate;
         }
         self.mark_sent(op, false);
-        self.outbox.insert(self.resend_at.min(self.outbox.len()), op);
-        self.resend_at += 1;
+        self.resend(op);
     }
 
     /// Whether nothing may be sent just now: a statement has failed, and which ones behind it were

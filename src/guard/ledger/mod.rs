@@ -46,6 +46,7 @@ use crate::error::{Error, Outcome};
 use crate::key::Key;
 use crate::proto::companion::{self, CHANNELS};
 use crate::proto::listing::Listing;
+use crate::slab::ROOM;
 use crate::slots::{HoldId, Mode, Ticket, Want, Wish};
 use crate::token::Token;
 
@@ -154,31 +155,24 @@ const TOLD_MAX: usize = 256;
 
 impl Ledger {
     pub(crate) fn new(limits: LedgerLimits, seed: u64) -> Self {
-        let locks = limits.locks as usize;
-        let requests = limits.requests as usize;
-        // Every key has a lock or a request, or an unlock under way; an unlock is answered before
-        // any lock that was granted after it, so there are never more of those than locks.
-        // With as much again for what follows a waiter's end.
-        let entries = 2 * locks + 2 * requests;
         Self {
             limits,
             online: false,
             now: Time::ZERO,
-            // Twice the room, so that removals never make the table grow.
-            index: HashMap::with_capacity_and_hasher(2 * entries, KeyHasher::new(seed)),
-            entries: Vec::with_capacity(entries),
-            free_entries: Vec::with_capacity(entries),
-            holds: Vec::with_capacity(locks),
-            free_holds: Vec::with_capacity(locks),
-            requests: vec![Request::UNKNOWN; requests],
-            // A key with waiters may register, leave, and open its gate besides.
-            outbox: VecDeque::with_capacity(entries + locks + 3 * requests),
+            // Twice the room, so that removals do not make the table grow.
+            index: HashMap::with_capacity_and_hasher(2 * ROOM, KeyHasher::new(seed)),
+            entries: Vec::with_capacity(ROOM),
+            free_entries: Vec::with_capacity(ROOM),
+            holds: Vec::with_capacity(ROOM),
+            free_holds: Vec::with_capacity(ROOM),
+            requests: vec![Request::UNKNOWN; limits.requests as usize],
+            outbox: VecDeque::with_capacity(ROOM),
             gathered: outbox::gathered(),
-            tellers: VecDeque::with_capacity(requests),
+            tellers: VecDeque::with_capacity(ROOM),
             told: Vec::with_capacity(TOLD_MAX),
             batch_failed: false,
             resend_at: 0,
-            cooling: Vec::with_capacity(requests),
+            cooling: Vec::with_capacity(ROOM),
             next_retry: Time::NEVER,
             channels: Default::default(),
             can_listen: true,

@@ -57,6 +57,12 @@ impl Ledger {
         self.mark_sent(op, true);
     }
 
+    /// Puts a statement before everything that is newer, behind its elders that go out again.
+    pub(super) fn resend(&mut self, op: Op) {
+        self.outbox.insert(self.resend_at.min(self.outbox.len()), op);
+        self.resend_at += 1;
+    }
+
     fn run_of(&self, op: &Op) -> Option<Run> {
         // Anything else need not be made to be looked at.
         match op.kind {

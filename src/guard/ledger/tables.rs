@@ -1,5 +1,5 @@
 //! The ledger's tables: keys, holds, requests, and the queues of waiters. All of them are
-//! sized when the ledger is made and never grow (invariant I6).
+//! bounded, and keep the room that they once had (invariant I6).
 
 use super::{Ledger, Op};
 use crate::clock::Time;
@@ -87,7 +87,7 @@ impl Entry {
 pub(super) enum Attempt {
     None,
     Trying { ticket: Ticket, sent: bool },
-    Reconciling { ticket: Ticket, error: Option<Error> },
+    Reconciling { ticket: Ticket, error: Option<Box<Error>> },
 }
 
 impl Attempt {
@@ -178,7 +178,7 @@ impl Ledger {
                 self.entries[entry as usize] = fresh;
                 entry
             }
-            None if self.entries.len() < self.entries.capacity() => {
+            None if self.entries.len() < self.entries_max() => {
                 self.entries.push(fresh);
                 self.entries.len() as u32 - 1
             }
@@ -186,6 +186,13 @@ impl Ledger {
         };
         self.index.insert((key, counted), entry);
         Some(entry)
+    }
+
+    /// Every key has a lock or a request, or an unlock under way; an unlock is answered before any
+    /// lock that was granted after it, so there are never more of those than locks. With as much
+    /// again for what follows a waiter's end.
+    fn entries_max(&self) -> usize {
+        2 * (self.limits.locks as usize + self.limits.requests as usize)
     }
 
     pub(super) fn drop_if_unused(&mut self, entry: u32) {
