@@ -86,6 +86,15 @@ impl<S: Read + Write> RawSession<S> {
         round_trip(&mut self.socket, &mut self.reply, &mut self.wait, key, VOID);
     }
 
+    /// Takes that many keys in a row, in one statement.
+    pub(crate) fn lock_many(&mut self, first: i64, count: u32) {
+        let last = first + i64::from(count) - 1;
+        let statement =
+            format!("SELECT count(pg_advisory_lock(n)) FROM generate_series({first}, {last}) n\0");
+        self.socket.write_all(&message(b'Q', statement.as_bytes())).expect("the server listens");
+        self.read_until_ready();
+    }
+
     fn start(&mut self) {
         let startup = b"\0\x03\0\0user\0postgres\0database\0postgres\0\0";
         let mut bytes = (startup.len() as u32 + 4).to_be_bytes().to_vec();

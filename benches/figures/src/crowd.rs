@@ -44,8 +44,10 @@ const WARM_UP: u32 = 8;
 
 struct Entrant {
     name: String,
-    make: Box<dyn Fn(&Server) -> Box<dyn Crowd>>,
+    make: Box<Make>,
 }
+
+type Make = dyn Fn(&Server) -> Box<dyn Crowd>;
 
 /// Measures, and says the figures.
 pub(crate) fn run(server: &Server, observer: &mut Sql, spans: Spans, report: &mut Report) {
@@ -82,7 +84,7 @@ fn nothing_is_held(observer: &mut Sql, name: &str) {
 
 fn entrants() -> Vec<Entrant> {
     let mut all = Vec::new();
-    let mut add = |name: String, make: Box<dyn Fn(&Server) -> Box<dyn Crowd>>| {
+    let mut add = |name: String, make: Box<Make>| {
         all.push(Entrant { name, make });
     };
     let manager = |server: &Server| Manager::connect(server.url()).expect("a session");

@@ -12,8 +12,10 @@ use crate::turns::{Turns, interleaved, order};
 /// How a client is made, with a session of its own.
 struct Entrant {
     name: String,
-    make: Box<dyn Fn(&Server, i64) -> Box<dyn Client>>,
+    make: Box<Make>,
 }
+
+type Make = dyn Fn(&Server, i64) -> Box<dyn Client>;
 
 /// The keys of the entrants, one each.
 const FIRST_KEY: i64 = 1_000;
@@ -69,7 +71,7 @@ fn nothing_is_held(observer: &mut Sql) {
 
 fn entrants() -> Vec<Entrant> {
     let mut all = Vec::new();
-    let mut add = |name: String, make: Box<dyn Fn(&Server, i64) -> Box<dyn Client>>| {
+    let mut add = |name: String, make: Box<Make>| {
         all.push(Entrant { name, make });
     };
     let tcp = |server: &Server| Manager::connect(server.url()).expect("a session");

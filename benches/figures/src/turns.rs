@@ -12,13 +12,12 @@ pub(crate) struct Turns {
     pub(crate) generations: usize,
     /// Blocks of each client in a generation.
     pub(crate) rounds: usize,
+    /// Cycles before each block that are not counted: caches get warm, and whoever works
+    /// differently in a burst has found out that it is in one.
+    pub(crate) warm_up: u32,
     /// Cycles of a block.
     pub(crate) cycles: u32,
 }
-
-/// Cycles before each block that are not counted: caches get warm, and whoever works differently
-/// in a burst has found out that it is in one.
-const WARM_UP: u32 = 50;
 
 /// The rounds of one generation; adds the microseconds of a cycle, for each block, to the times of
 /// its client.
@@ -30,7 +29,7 @@ pub(crate) fn interleaved(
 ) {
     for round in 0..turns.rounds {
         for at in order(clients.len(), generation * turns.rounds + round) {
-            clients[at].cycles(WARM_UP);
+            clients[at].cycles(turns.warm_up);
             let start = Instant::now();
             clients[at].cycles(turns.cycles);
             let time = start.elapsed() / turns.cycles;
@@ -44,7 +43,7 @@ pub(crate) fn interleaved(
 pub(crate) fn order(count: usize, turn: usize) -> impl Iterator<Item = usize> {
     (0..count).map(move |n| {
         let n = (n + turn) % count;
-        if turn % 2 == 0 { n } else { count - 1 - n }
+        if turn.is_multiple_of(2) { n } else { count - 1 - n }
     })
 }
 

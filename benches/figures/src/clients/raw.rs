@@ -28,6 +28,13 @@ impl Raw<UnixStream> {
     }
 }
 
+impl<S: Read + Write> Raw<S> {
+    /// Takes other keys, to keep them.
+    pub(crate) fn lock_many(&mut self, first: i64, count: u32) {
+        self.session.lock_many(first, count);
+    }
+}
+
 impl<S: Read + Write> Client for Raw<S> {
     fn cycles(&mut self, count: u32) {
         if self.rides {
