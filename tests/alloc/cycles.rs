@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::future::{Future, IntoFuture};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Barrier, Condvar, Mutex};
 use std::task::{self, Waker};
@@ -155,7 +155,7 @@ fn given_up(manager: &Manager, waker: &Waker) -> Vec<Count> {
         }),
         count("awaited and dropped", || {
             let mut waiting = pin!(manager.acquire(2).into_future());
-            assert!(waiting.as_mut().poll(&mut task::Context::from_waker(waker)).is_pending());
+            has_to_wait(waiting.as_mut(), waker);
             // So that it has reached the server.
             let refused = manager.acquire(3).try_now().expect("an answer");
             drop(refused.expect("it is free"));
@@ -165,13 +165,13 @@ fn given_up(manager: &Manager, waker: &Waker) -> Vec<Count> {
     let made = count("(a context that is watched and cancelled)", || {
         let (context, canceler) = Context::background().with_cancel();
         let mut done = pin!(context.done().into_future());
-        assert!(done.as_mut().poll(&mut task::Context::from_waker(waker)).is_pending());
+        has_to_wait(done.as_mut(), waker);
         canceler.cancel();
     });
     let mut cancelled = count("awaited and cancelled", || {
         let (context, canceler) = Context::background().with_cancel();
         let mut waiting = pin!(manager.acquire(2).context(&context).into_future());
-        assert!(waiting.as_mut().poll(&mut task::Context::from_waker(waker)).is_pending());
+        has_to_wait(waiting.as_mut(), waker);
         canceler.cancel();
         let error = support::block_on_with(waker, waiting).expect_err("it is taken");
         assert!(error.is_canceled(), "{error}");
@@ -180,6 +180,12 @@ fn given_up(manager: &Manager, waker: &Waker) -> Vec<Count> {
     cancelled.bytes = cancelled.bytes.saturating_sub(made.bytes);
     all.push(cancelled);
     all
+}
+
+/// Polls for the first time, which has nothing to say yet.
+fn has_to_wait<F: Future<Output: fmt::Debug>>(future: Pin<&mut F>, waker: &Waker) {
+    let polled = future.poll(&mut task::Context::from_waker(waker));
+    assert!(polled.is_pending(), "{polled:?}");
 }
 
 /// One manager waits for what another one has, and is notified of the release. A third one finds
