@@ -5,7 +5,7 @@ mod pgbench;
 mod tasks;
 mod threads;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use distlock::Manager;
 
@@ -33,6 +33,8 @@ pub(crate) struct Spans {
     pub(crate) generations: usize,
     pub(crate) rounds: usize,
     pub(crate) span: Duration,
+    /// After this long no generation begins.
+    pub(crate) limit: Duration,
 }
 
 /// Their keys, one for each thread or task; no two crowds are at work at once.
@@ -53,7 +55,11 @@ type Make = dyn Fn(&Server) -> Box<dyn Crowd>;
 pub(crate) fn run(server: &Server, observer: &mut Sql, spans: Spans, report: &mut Report) {
     let entrants = entrants();
     let mut speeds = vec![Vec::new(); entrants.len()];
+    let start = Instant::now();
     for generation in 0..spans.generations {
+        if generation > 0 && start.elapsed() > spans.limit {
+            break;
+        }
         let mut crowds: Vec<Option<Box<dyn Crowd>>> = entrants.iter().map(|_| None).collect();
         for at in order(entrants.len(), generation) {
             crowds[at] = Some((entrants[at].make)(server));

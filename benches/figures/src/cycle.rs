@@ -1,5 +1,7 @@
 //! The time of one cycle on one thread: try_lock, and the release.
 
+use std::time::Instant;
+
 use distlock::Manager;
 
 use crate::clients::{Client, Dlp, Flavor, Ours, OursAwaited, Raw, Server, Sqlx, TokioPostgres};
@@ -24,7 +26,11 @@ const FIRST_KEY: i64 = 1_000;
 pub(crate) fn run(server: &Server, observer: &mut Sql, turns: Turns, report: &mut Report) {
     let entrants = entrants();
     let mut times = vec![Vec::new(); entrants.len()];
+    let start = Instant::now();
     for generation in 0..turns.generations {
+        if generation > 0 && start.elapsed() > turns.limit {
+            break;
+        }
         // Who connects first decides where its server process comes to run.
         let mut clients: Vec<Option<Box<dyn Client>>> = entrants.iter().map(|_| None).collect();
         for at in order(entrants.len(), generation) {

@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use crate::clients::Server;
 use crate::figure::Goal::AtMost;
 use crate::report::Report;
+use crate::spread::Spread;
 use crate::support::Scratch;
 
 /// How much is counted.
@@ -17,6 +18,8 @@ use crate::support::Scratch;
 pub(crate) struct Counts {
     /// Cycles of the shorter one of two runs.
     pub(crate) cycles: u32,
+    /// How often both are run; the median counts.
+    pub(crate) repeats: usize,
     /// How long an idle manager is watched.
     pub(crate) idle_seconds: u32,
 }
@@ -86,7 +89,7 @@ pub(crate) fn run(server: &Server, counts: Counts, report: &mut Report) {
     allocations(server, report);
     held(server, report);
     let scratch = Scratch::new();
-    let calls = strace::calls(&scratch, server, counts.cycles);
+    let calls = median("syscalls", counts, || strace::calls(&scratch, server, counts.cycles));
     report.figure(
         "syscalls_per_cycle",
         calls,
@@ -94,7 +97,8 @@ pub(crate) fn run(server: &Server, counts: Counts, report: &mut Report) {
         (AtMost, 4.0),
         "system calls of all threads for one cycle of one thread, with strace",
     );
-    let instructions = callgrind::instructions(&scratch, server, counts.cycles);
+    let instructions =
+        median("instructions", counts, || callgrind::instructions(&scratch, server, counts.cycles));
     report.figure(
         "instructions_per_cycle",
         instructions,
@@ -102,6 +106,13 @@ pub(crate) fn run(server: &Server, counts: Counts, report: &mut Report) {
         (AtMost, 6_000.0),
         "instructions in user space of all threads for one cycle of one thread, with callgrind",
     );
+}
+
+/// Counts so often, and says what came of each.
+fn median(what: &str, counts: Counts, count: impl FnMut() -> f64) -> f64 {
+    let values: Vec<f64> = std::iter::repeat_with(count).take(counts.repeats).collect();
+    println!("detail {what} in each run: {values:.2?}");
+    Spread::of(&values).p50
 }
 
 /// The worst kind of cycle counts.

@@ -34,6 +34,8 @@ pub(crate) struct Repeats {
     /// Each with new sessions.
     pub(crate) generations: usize,
     pub(crate) rounds: usize,
+    /// After this long no generation begins.
+    pub(crate) limit: Duration,
 }
 
 /// About how long a block is, and the least and the most cycles in it: those that are compared
@@ -57,7 +59,11 @@ fn cycle(client: &mut dyn Client) -> f64 {
 /// Measures, and says the figure.
 pub(crate) fn run(server: &Server, repeats: Repeats, report: &mut Report) {
     let mut times = NAMES.map(|_| Vec::new());
+    let start = Instant::now();
     for generation in 0..repeats.generations {
+        if generation > 0 && start.elapsed() > repeats.limit {
+            break;
+        }
         let mut held: Vec<Vec<LockSet>> = Vec::new();
         let mut clients: Vec<Box<dyn Client>> = Vec::new();
         for (n, count) in [0, HELD, 0].into_iter().enumerate() {

@@ -1,7 +1,7 @@
 //! Taking turns: all clients of a group run in short blocks, again and again, each time in another
 //! order, so that what the machine does meanwhile meets all of them.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::clients::Client;
 
@@ -17,6 +17,8 @@ pub(crate) struct Turns {
     pub(crate) warm_up: u32,
     /// Cycles of a block.
     pub(crate) cycles: u32,
+    /// After this long no generation begins.
+    pub(crate) limit: Duration,
 }
 
 /// The rounds of one generation; adds the microseconds of a cycle, for each block, to the times of
