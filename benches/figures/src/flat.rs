@@ -14,8 +14,9 @@ use crate::turns::order;
 
 const HELD: u32 = 100_000;
 
-/// The keys that are held by ours and by the socket, and those of the cycles.
-const FIRST_KEYS: [i64; 2] = [2_000_000, 3_000_000];
+/// The keys that are held by ours and by the socket, others in each generation, and those of the
+/// cycles.
+const FIRST_KEYS: [i64; 2] = [2_000_000, 1_002_000_000];
 const CYCLE_KEY: i64 = 1;
 
 /// What takes turns, and whether it holds the locks. The third shows what two managers that hold
@@ -64,16 +65,17 @@ pub(crate) fn run(server: &Server, repeats: Repeats, report: &mut Report) {
         if generation > 0 && start.elapsed() > repeats.limit {
             break;
         }
+        let [ours, theirs] = FIRST_KEYS.map(|key| key + generation as i64 * i64::from(HELD));
         let mut held: Vec<Vec<LockSet>> = Vec::new();
         let mut clients: Vec<Box<dyn Client>> = Vec::new();
         for (n, count) in [0, HELD, 0].into_iter().enumerate() {
             let config: Config = server.url().parse().expect("a URL");
             let manager = Manager::connect(config.max_locks(HELD + 16)).expect("a session");
-            held.push(lock_all(&manager, FIRST_KEYS[0], count));
+            held.push(lock_all(&manager, ours, count));
             clients.push(Box::new(Ours::new(manager, CYCLE_KEY + n as i64, true)));
         }
         let mut raw = [3, 4].map(|n| Raw::tcp(server, CYCLE_KEY + n, false));
-        raw[1].lock_many(FIRST_KEYS[1], HELD);
+        raw[1].lock_many(theirs, HELD);
         for raw in raw {
             clients.push(Box::new(raw));
         }
