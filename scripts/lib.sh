@@ -177,3 +177,29 @@ ensure_cxx() {
         apt_install g++ || die "apt-get could not install g++ (see above)."
     fi
 }
+
+# ensure_counters: what counts instructions and system calls, for tests and benches.
+ensure_counters() {
+    local missing=()
+    command -v valgrind >/dev/null || missing+=(valgrind)
+    command -v strace >/dev/null || missing+=(strace)
+    [ ${#missing[@]} != 0 ] || return 0
+    can_install || die "programs that count are missing: install ${missing[*]}" \
+        "(these are the names of Debian's packages)."
+    say "Programs that count are missing: installing the packages ${missing[*]}."
+    apt_install "${missing[@]}" || die "apt-get could not install ${missing[*]} (see above)."
+}
+
+# ensure_bench_tools: the counters, pgbench, and what the other clients' native TLS is built with.
+ensure_bench_tools() {
+    local missing=()
+    ensure_counters
+    [ -x "$DISTLOCK_PG_BIN/pgbench" ] || has_program pgbench || missing+=(postgresql-contrib)
+    command -v pkg-config >/dev/null || missing+=(pkg-config)
+    pkg-config --exists openssl 2>/dev/null || missing+=(libssl-dev)
+    [ ${#missing[@]} != 0 ] || return 0
+    can_install || die "the bench needs programs that are missing: install ${missing[*]}" \
+        "(these are the names of Debian's packages)."
+    say "Programs that the bench needs are missing: installing the packages ${missing[*]}."
+    apt_install_quietly "${missing[@]}" || die "apt-get could not install ${missing[*]} (see above)."
+}

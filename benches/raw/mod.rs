@@ -1,15 +1,19 @@
-//! The yardstick: a plain blocking socket that locks and unlocks with two prepared round trips and
-//! does nothing else. It checks no more than it must to notice that it went wrong.
+//! The yardstick: a plain blocking socket, over TCP or a Unix one, that locks and unlocks with two
+//! prepared round trips and does nothing else. It checks no more than it must to notice that it
+//! went wrong.
 //!
-//! It can also wait inside the server, in the queue that every advisory lock has there.
+//! It can also send a release together with the next request, and wait inside the server, in the
+//! queue that every advisory lock has there.
 #![allow(dead_code, reason = "each bench uses a part of it")]
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 /// A session that is ready and prepared.
-pub(crate) struct RawSession {
-    socket: TcpStream,
+pub(crate) struct RawSession<S = TcpStream> {
+    socket: S,
     lock: Vec<u8>,
     unlock: Vec<u8>,
     wait: Vec<u8>,
@@ -21,6 +25,20 @@ impl RawSession {
     pub(crate) fn connect(port: u16) -> Self {
         let socket = TcpStream::connect(("127.0.0.1", port)).expect("the server listens");
         socket.set_nodelay(true).expect("a TCP socket has it");
+        Self::over(socket)
+    }
+}
+
+impl RawSession<UnixStream> {
+    /// The same over the server's Unix socket, which is in this directory.
+    pub(crate) fn connect_unix(directory: &Path, port: u16) -> Self {
+        let path = directory.join(format!(".s.PGSQL.{port}"));
+        Self::over(UnixStream::connect(path).expect("the server listens"))
+    }
+}
+
+impl<S: Read + Write> RawSession<S> {
+    fn over(socket: S) -> Self {
         let [lock, unlock, wait] = [b"t", b"u", b"w"].map(|name| statement(name, 0));
         let mut session = Self { socket, lock, unlock, wait, reply: [0; 256] };
         session.start();
@@ -30,6 +48,26 @@ impl RawSession {
     /// Two round trips.
     pub(crate) fn cycle(&mut self, key: i64) {
         self.try_lock(key);
+        self.unlock(key);
+    }
+
+    /// So many cycles, where each release goes out in one write with the next request, and with one
+    /// Sync: one round trip each, and one more for the last release.
+    pub(crate) fn riding_cycles(&mut self, key: i64, count: u32) {
+        let mut both = self.unlock[..self.unlock.len() - SYNC].to_vec();
+        let second = both.len();
+        both.extend_from_slice(&self.lock);
+        for at in [0, second] {
+            both[at + KEY_AT..at + KEY_AT + 8].copy_from_slice(&key.to_be_bytes());
+        }
+        let first_reply = reply_length(TRUE) - READY;
+        self.try_lock(key);
+        for _ in 1..count {
+            self.socket.write_all(&both).expect("the server listens");
+            read(&mut self.socket, &mut self.reply, first_reply + reply_length(TRUE));
+            let values = [VALUE, first_reply + VALUE].map(|at| self.reply[at]);
+            assert_eq!(values, [1, 1], "it was held, and it was free");
+        }
         self.unlock(key);
     }
 
@@ -46,6 +84,15 @@ impl RawSession {
     /// `pg_advisory_lock`: the answer comes when the key is ours, however long that takes.
     pub(crate) fn wait(&mut self, key: i64) {
         round_trip(&mut self.socket, &mut self.reply, &mut self.wait, key, VOID);
+    }
+
+    /// Takes that many keys in a row, in one statement.
+    pub(crate) fn lock_many(&mut self, first: i64, count: u32) {
+        let last = first + i64::from(count) - 1;
+        let statement =
+            format!("SELECT count(pg_advisory_lock(n)) FROM generate_series({first}, {last}) n\0");
+        self.socket.write_all(&message(b'Q', statement.as_bytes())).expect("the server listens");
+        self.read_until_ready();
     }
 
     fn start(&mut self) {
@@ -82,26 +129,40 @@ impl RawSession {
 const TRUE: &[u8] = &[1];
 const VOID: &[u8] = &[];
 
-/// The reply is BindComplete, DataRow, CommandComplete and ReadyForQuery.
+/// Where the column is in a reply: BindComplete, DataRow, CommandComplete and ReadyForQuery.
+const VALUE: usize = 16;
+
+/// The length of Sync, and that of ReadyForQuery.
+const SYNC: usize = 5;
+const READY: usize = 6;
+
+/// How long a reply with this column is.
+const fn reply_length(value: &[u8]) -> usize {
+    36 + value.len()
+}
+
 fn round_trip(
-    socket: &mut TcpStream,
+    socket: &mut (impl Read + Write),
     reply: &mut [u8],
     request: &mut [u8],
     key: i64,
     value: &[u8],
 ) {
-    const VALUE: usize = 16;
-    let length = 36 + value.len();
     request[KEY_AT..KEY_AT + 8].copy_from_slice(&key.to_be_bytes());
     socket.write_all(request).expect("the server listens");
+    read(socket, reply, reply_length(value));
+    assert_eq!(&reply[VALUE..VALUE + value.len()], value, "it was free, and it was held");
+}
+
+/// Reads so many bytes, and there must be no more.
+fn read(socket: &mut impl Read, reply: &mut [u8], length: usize) {
     let mut got = 0;
     while got < length {
         let count = socket.read(&mut reply[got..]).expect("the server answers");
         assert_ne!(count, 0, "the server has gone");
         got += count;
     }
-    let column = &reply[VALUE..VALUE + value.len()];
-    assert_eq!((got, column), (length, value), "it was free, and it was held");
+    assert_eq!(got, length, "the server answers what was asked");
 }
 
 /// Where the key is in [`statement`].
