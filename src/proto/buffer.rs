@@ -209,7 +209,8 @@ impl Body<'_> {
 
     /// Byte*n*.
     pub fn bytes(&mut self, value: &[u8]) {
-        if self.buf.room() < value.len() {
+        // Nothing that was sent is in front: see `make_room`.
+        if self.buf.capacity.saturating_sub(self.buf.storage.len()) < value.len() {
             self.refused = true;
         } else {
             self.buf.storage.put_slice(value);

@@ -19,8 +19,8 @@ use super::statement::{Shape, Value};
 pub(super) struct Ring {
     pending: VecDeque<Pending>,
     capacity: usize,
-    /// How many of them are Syncs.
-    batches: usize,
+    /// The marks of the Syncs among them.
+    marks: VecDeque<u64>,
     /// A warning that came with a statement whose commit has to be durable.
     doubt: Option<Box<ServerError>>,
     /// The row of a statement that asks who holds a key, until its CommandComplete.
@@ -76,7 +76,8 @@ pub(super) enum Progress {
 impl Ring {
     pub(super) fn new(capacity: usize) -> Self {
         let pending = VecDeque::with_capacity(capacity);
-        Self { pending, capacity, batches: 0, doubt: None, listing: None }
+        let marks = VecDeque::with_capacity(capacity);
+        Self { pending, capacity, marks, doubt: None, listing: None }
     }
 
     /// How many more fit.
@@ -113,20 +114,17 @@ impl Ring {
 
     pub(super) fn push_sync(&mut self, mark: u64, may_fail: bool) {
         self.pending.push_back(Pending::Sync { mark, may_fail });
-        self.batches = self.batches.saturating_add(1);
+        self.marks.push_back(mark);
     }
 
     /// The mark of the oldest unanswered Sync.
     pub(super) fn oldest_mark(&self) -> Option<u64> {
-        self.pending.iter().find_map(|pending| match pending {
-            Pending::Sync { mark, .. } => Some(*mark),
-            _ => None,
-        })
+        self.marks.front().copied()
     }
 
     /// How many batches are unanswered.
     pub(super) fn batches(&self) -> usize {
-        self.batches
+        self.marks.len()
     }
 
     /// The tickets of the unanswered statements, oldest first.
@@ -245,7 +243,7 @@ impl Ring {
             (Some(Pending::Sync { mark, .. }), BackendMessage::ReadyForQuery(b'I')) => {
                 let event = Event::Synced { mark: *mark };
                 self.pending.pop_front();
-                self.batches = self.batches.saturating_sub(1);
+                self.marks.pop_front();
                 Ok(Progress::Event(event))
             }
             _ => unexpected(state),

@@ -20,11 +20,12 @@ use support::{Scratch, TempCluster};
 const CYCLES: u32 = 1_000;
 
 /// A turn that asks: one write, one sleep, one read. A release that does not ride with the next
-/// request has a write of its own. What is above that is for calls to the guard's thread.
-const CALLS_MAX: f64 = 5.0;
+/// request has a write of its own. What is above that is for calls to the guard's thread, of which
+/// there are more on a busy machine, where a request follows its release less soon.
+const CALLS_MAX: f64 = 8.0;
 
 /// The goal is 6,000. As tests are built by default it is something else that is counted.
-const INSTRUCTIONS_MAX: f64 = if cfg!(debug_assertions) { 130_000.0 } else { 12_000.0 };
+const INSTRUCTIONS_MAX: f64 = if cfg!(debug_assertions) { 130_000.0 } else { 11_500.0 };
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
