@@ -48,8 +48,9 @@ use crate::slots::{Answer, Drive, Mode, Reply, Wish, Work};
 ///
 /// # How they are acquired
 ///
-/// All keys are tried at once, in one round trip if the session has room for them (255 statements
-/// at a time). When all are free, that is all. Else, a request that waits keeps those that are
+/// All keys are tried at once, in one round trip if the session has room for them (254 keys at a
+/// time), unless this process has just let go of one of them that others may wait for. When all
+/// are free, that is all. Else, a request that waits keeps those that are
 /// smaller than the first that is taken, releases the others, waits for that one, and tries the
 /// rest again. The order is that of [`Key`], whatever the order they are given in, so that sets
 /// that cross never deadlock, be they of one process or of many. Who takes single locks besides has

@@ -191,13 +191,18 @@ fn end_stuck_commit(cluster: &TempCluster, stuck: thread::JoinHandle<()>) {
 fn a_commit_that_cannot_notify_costs_no_lock_and_the_waiter_finds_out_by_asking() {
     let cluster = TempCluster::start();
     let (holder, other) = (connect(&cluster), connect(&cluster));
-    let held = holder.acquire(1).try_now().expect("an answer").expect("it is free");
-    let own = holder.acquire(2).try_now().expect("an answer").expect("it is free");
-    let waiter = wait(&other, 1);
-    wait_until("the waiter is registered", LIMIT, || registered(&cluster) == 1);
+    let take = |key: i64| holder.acquire(key).try_now().expect("an answer").expect("it is free");
+    // Three batches that notify, one behind the other.
+    let held = [1, 3, 4].map(take);
+    let own = take(2);
+    let waiters = [1, 3, 4].map(|key| wait(&other, key));
+    let is_registered = || pg_locks_advisory(&mut cluster.sql()).len() >= 4 + 3 * 2;
+    wait_until("the waiters are registered", LIMIT, is_registered);
     let stuck = stuck_commit(&cluster);
-    held.unlock().expect("it was held");
-    waiter.join().expect("no panic").unlock().expect("it was held");
+    drop(held);
+    for waiter in waiters {
+        waiter.join().expect("no panic").unlock().expect("it was held");
+    }
     assert!(own.is_held(), "the session goes on");
     own.unlock().expect("it was held all the time");
     end_stuck_commit(&cluster, stuck);

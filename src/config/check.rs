@@ -56,7 +56,7 @@ const CLIENT_CONNECTION_CHECK_INTERVAL_MS: u32 = 2000;
 /// runtime-config-client, "idle_session_timeout"; runtime-config-connection, "TCP Settings").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ServerSettings {
-    /// Half of r: after an error there is time left to go on.
+    /// A quarter of r: of the batches that are unanswered at a time each may wait for so long.
     pub(crate) lock_timeout_ms: u32,
     /// S. Rounded down: [`Config::check`] counts with the value that the server gets.
     pub(crate) idle_session_timeout_ms: u32,
@@ -122,7 +122,7 @@ impl Config {
         // The least count with idle + interval * count > bound.
         let count = bound_s.saturating_sub(KEEPALIVES_IDLE_S) / interval_s + 1;
         ServerSettings {
-            lock_timeout_ms: whole_millis(self.reply_timeout / 2).max(1),
+            lock_timeout_ms: whole_millis(self.reply_timeout / 4).max(1),
             idle_session_timeout_ms: whole_millis(self.server_timeout),
             keepalives_idle_s: KEEPALIVES_IDLE_S,
             keepalives_interval_s: interval_s,

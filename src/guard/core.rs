@@ -246,7 +246,7 @@ impl Core {
         }
         let mark = now.as_nanos();
         let (mut submitted, mut synced) = (false, true);
-        while let Some(next) = self.ledger.next() {
+        while let Some(next) = self.ledger.next(session.room()) {
             let (count, taken) = match next {
                 Next::One(op, statement) => (1, session.submit(&statement, op.to_number())),
                 Next::Several(run, count) => {
@@ -338,9 +338,12 @@ impl Core {
         self.ledger.is_active(ticket)
     }
 
-    /// How many requests have a statement under way.
-    pub(crate) fn active(&self) -> u32 {
-        self.ledger.active()
+    /// Whether the answers that are to come are waited for, by somebody or by what is to be sent
+    /// once they are here.
+    pub(crate) fn is_awaited(&self) -> bool {
+        let Link::Ready { session, .. } = &self.link else { return self.ledger.active() > 0 };
+        let is_waited_for = self.ledger.is_waited_for() || self.ledger.peek_op().is_some();
+        self.ledger.active() > 0 || session.batches() > 0 && is_waited_for
     }
 
     /// Whether anybody waits for what is held here.

@@ -139,7 +139,7 @@ impl Shared {
     fn leave<'a>(&'a self, mut seat: MutexGuard<'a, Seat>) {
         loop {
             let driver = seat.guard.next_driver(&self.slots);
-            let waited_for = seat.guard.core.active() > 0;
+            let waited_for = seat.guard.core.is_awaited();
             let due = seat.guard.next_timeout();
             drop(seat);
             if self.has_more() {

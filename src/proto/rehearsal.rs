@@ -18,7 +18,7 @@ pub const ITERATIONS: IterationLimits = IterationLimits { min: 4_096, max: 100_0
 
 /// The settings that [`SETTINGS`] reads back.
 pub const SESSION_SETTINGS: SessionSettings = SessionSettings {
-    lock_timeout_ms: 350,
+    lock_timeout_ms: 175,
     idle_session_timeout_ms: 10_000,
     tcp_keepalives_idle_s: 2,
     tcp_keepalives_interval_s: 2,
@@ -55,7 +55,7 @@ pub const IDENTITY: [&str; 10] = [
 
 /// The row of the settings statement.
 pub const SETTINGS: [&str; 11] =
-    ["pg_catalog", "0", "350ms", "on", "read committed", "2", "2", "5", "10000", "10s", "2s"];
+    ["pg_catalog", "0", "175ms", "on", "read committed", "2", "2", "5", "10000", "10s", "2s"];
 
 /// The row of the confirmation statement.
 pub const CONFIRMATION: [&str; 3] = ["4711", TOKEN, "1"];

@@ -50,7 +50,8 @@ pub enum Event {
     Witness(Question),
     /// The session is authenticated, set up and prepared.
     Ready(Greeting),
-    /// A statement's answer: its row and its CommandComplete are in.
+    /// A statement's answer: its row is in, and its CommandComplete, or the row of the next one of
+    /// a run is to follow.
     Answer {
         /// The statement.
         ticket: u64,
@@ -333,6 +334,11 @@ impl Session {
     /// The mark of the oldest unanswered Sync.
     pub fn oldest_mark(&self) -> Option<u64> {
         self.ring.oldest_mark()
+    }
+
+    /// How many statements can be submitted besides what prepares them and their Sync.
+    pub fn room(&self) -> usize {
+        self.ring.room().saturating_sub(2)
     }
 
     /// How many Syncs are unanswered.

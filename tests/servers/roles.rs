@@ -36,7 +36,7 @@ fn check_exclusion(config: &Config) {
 const SETTINGS: [(&str, &str, &str); 10] = [
     ("search_path", "public", "pg_catalog"),
     ("statement_timeout", "1s", "0"),
-    ("lock_timeout", "1s", "1500ms"),
+    ("lock_timeout", "1s", "750ms"),
     ("synchronous_commit", "off", "on"),
     ("tcp_keepalives_idle", "700", "2"),
     ("tcp_keepalives_interval", "700", "2"),

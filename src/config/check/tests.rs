@@ -16,7 +16,7 @@ fn refusal(config: &Config) -> String {
 fn the_defaults_pass_and_give_the_designed_settings() {
     config().check().unwrap();
     let expected = ServerSettings {
-        lock_timeout_ms: 1_500,
+        lock_timeout_ms: 750,
         idle_session_timeout_ms: 10_000,
         keepalives_idle_s: 2,
         keepalives_interval_s: 2,

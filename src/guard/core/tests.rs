@@ -241,6 +241,25 @@ fn two_unanswered_batches_are_enough_and_what_is_asked_meanwhile_goes_out_togeth
     assert_eq!(world.sent(at(11)), "BEBES");
 }
 
+/// Nobody asked for an answer, and yet somebody has to read it.
+#[test]
+fn the_answer_that_lets_what_was_held_back_go_out_is_awaited() {
+    let mut world = World::ready();
+    (0..3).for_each(|slot| world.ask(slot, Mode::Try));
+    world.sent(at(10));
+    world.input(at(11), &[reply(1), reply(1), reply(1), synced()].concat());
+    let holds: Vec<HoldId> = world.outcomes.granted.iter().map(|(_, hold)| *hold).collect();
+    let sent = holds.into_iter().map(|hold| {
+        world.core.release(hold, &mut world.outcomes);
+        (world.sent(at(12)), world.core.is_awaited())
+    });
+    let sent: Vec<(String, bool)> = sent.collect();
+    let sent: Vec<(&str, bool)> = sent.iter().map(|(sent, awaited)| (&**sent, *awaited)).collect();
+    assert_eq!(sent, [("PBES", false), ("BES", false), ("", true)]);
+    world.input(at(13), &[parsed(), reply(b'q'), synced()].concat());
+    assert_eq!((world.sent(at(13)).as_str(), world.core.is_awaited()), ("BES", false));
+}
+
 #[test]
 fn what_an_error_skipped_is_sent_again() {
     let mut world = World::ready();

@@ -231,7 +231,7 @@ impl Ledger {
         self.finish_op(op);
         match op.kind {
             OpKind::Listen => {
-                self.hear_no_more();
+                self.hear_no_more(op.entry);
                 return Ok(());
             }
             OpKind::Unlisten => return Ok(()),

@@ -263,7 +263,8 @@ impl Ledger {
             state.held = Held::Nothing;
         }
         state.releasing += 1;
-        state.was_long = self.now >= state.since.after(HANDED_FOR);
+        let was_long = self.now >= state.since.after(HANDED_FOR);
+        state.was_long = was_long || state.was_long && state.releasing > 1;
         self.locks_used -= 1;
         if let Some(ticket) = teller {
             self.tellers.push_back(Teller { entry, slot, ticket });

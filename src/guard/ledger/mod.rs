@@ -362,6 +362,11 @@ impl Ledger {
         self.waiting
     }
 
+    /// Whether a request waits in a queue.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        self.waiting > 0
+    }
+
     /// Whether anybody here waits, or somebody elsewhere did a moment ago: then no release is put
     /// off.
     pub(crate) fn is_wanted(&self) -> bool {

@@ -19,8 +19,8 @@ pub(crate) enum Next {
 }
 
 impl Ledger {
-    /// The next to be sent.
-    pub(crate) fn next(&mut self) -> Option<Next> {
+    /// The next to be sent, where there is room for so many.
+    pub(crate) fn next(&mut self, room: usize) -> Option<Next> {
         let (op, statement) = self.peek_op()?;
         if self.outbox.len() < ROWS_MIN {
             return Some(Next::One(op, statement));
@@ -29,7 +29,8 @@ impl Ledger {
         let (op, statement) = self.peek_op()?;
         let Some((run, _)) = Run::of(&statement) else { return Some(Next::One(op, statement)) };
         let like = |op: &&Op| self.run_of(op) == Some(run);
-        let count = self.outbox.iter().take(ROWS_MAX).take_while(like).count();
+        let most = room.min(ROWS_MAX);
+        let count = self.outbox.iter().take(most).take_while(like).count();
         Some(match count {
             ..ROWS_MIN => Next::One(op, statement),
             _ => Next::Several(run, count),

@@ -223,9 +223,9 @@ impl Ledger {
     }
 
     /// This server has no LISTEN, or not for us: from now on waiters poll.
-    pub(super) fn hear_no_more(&mut self) {
+    pub(super) fn hear_no_more(&mut self, channel: u32) {
         self.can_listen = false;
-        for channel in &mut self.channels {
+        if let Some(channel) = self.channels.get_mut(channel as usize) {
             (channel.listening, channel.until) = (false, None);
         }
     }

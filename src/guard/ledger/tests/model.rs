@@ -186,7 +186,7 @@ impl World {
         }
         while sent < count {
             // Several as one have the outcome of so many, one by one.
-            let several = match ledger.next() {
+            let several = match ledger.next(ROWS_MAX) {
                 Some(Next::One(..)) => 1,
                 Some(Next::Several(_, several)) => several,
                 None => break,

@@ -24,7 +24,7 @@ fn alternating(count: i64) -> (Ledger, Outcomes) {
 /// The keys of the statements that are sent.
 fn runs(ledger: &mut Ledger) -> Vec<(Run, Vec<i64>)> {
     let mut runs = Vec::new();
-    while let Some(next) = ledger.next() {
+    while let Some(next) = ledger.next(ROWS_MAX) {
         let (run, count) = match next {
             Next::One(_, statement) => (Run::of(&statement).expect("a try or a release").0, 1),
             Next::Several(run, count) => (run, count),
@@ -55,7 +55,7 @@ fn a_statement_has_so_many_rows_and_no_more() {
 #[test]
 fn a_few_are_sent_one_by_one_and_so_is_what_stands_between() {
     let (mut ledger, mut outcomes) = alternating(3);
-    let kinds: Vec<_> = std::iter::from_fn(|| match ledger.next()? {
+    let kinds: Vec<_> = std::iter::from_fn(|| match ledger.next(ROWS_MAX)? {
         Next::One(op, _) => {
             ledger.pop_op();
             Some(op.kind)
@@ -70,7 +70,7 @@ fn a_few_are_sent_one_by_one_and_so_is_what_stands_between() {
         ledger.request(ticket(number), key(number.into()), wish, Mode::Try, &mut outcomes);
     }
     let mut keys = Vec::new();
-    while let Some(next) = ledger.next() {
+    while let Some(next) = ledger.next(ROWS_MAX) {
         assert!(matches!(next, Next::One(..)), "{next:?}");
         keys.push(sent(&mut ledger).1);
     }
