@@ -196,8 +196,7 @@ fn a_commit_that_cannot_notify_costs_no_lock_and_the_waiter_finds_out_by_asking(
     let held = [1, 3, 4].map(take);
     let own = take(2);
     let waiters = [1, 3, 4].map(|key| wait(&other, key));
-    let is_registered = || pg_locks_advisory(&mut cluster.sql()).len() >= 4 + 3 * 2;
-    wait_until("the waiters are registered", LIMIT, is_registered);
+    wait_until("the waiters are registered", LIMIT, || registered(&cluster) == 3);
     let stuck = stuck_commit(&cluster);
     drop(held);
     for waiter in waiters {
