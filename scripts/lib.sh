@@ -161,11 +161,15 @@ ensure_servers() {
     has_program pgpool || missing+=(pgpool2)
     command -v node >/dev/null || missing+=(nodejs)
     command -v npm >/dev/null || missing+=(npm)
-    [ ${#missing[@]} != 0 ] || return 0
-    can_install || die "the tests need programs that are missing: install ${missing[*]}" \
-        "(these are the names of Debian's packages)."
-    say "Programs that the tests need are missing: installing the packages ${missing[*]}."
-    apt_install_quietly "${missing[@]}" || die "apt-get could not install ${missing[*]} (see above)."
+    install_missing "${missing[@]}"
+}
+
+# install_missing PACKAGE...: installs what programs that are missing are in, if there are any.
+install_missing() {
+    [ $# != 0 ] || return 0
+    can_install || die "programs are missing: install $*" "(these are the names of Debian's packages)."
+    say "Programs are missing: installing the packages $*."
+    apt_install_quietly "$@" || die "apt-get could not install $* (see above)."
 }
 
 # ensure_cxx: the C++ compiler that libFuzzer, which the fuzz targets link, is built with.
@@ -183,11 +187,7 @@ ensure_counters() {
     local missing=()
     command -v valgrind >/dev/null || missing+=(valgrind)
     command -v strace >/dev/null || missing+=(strace)
-    [ ${#missing[@]} != 0 ] || return 0
-    can_install || die "programs that count are missing: install ${missing[*]}" \
-        "(these are the names of Debian's packages)."
-    say "Programs that count are missing: installing the packages ${missing[*]}."
-    apt_install "${missing[@]}" || die "apt-get could not install ${missing[*]} (see above)."
+    install_missing "${missing[@]}"
 }
 
 # ensure_bench_tools: the counters, pgbench, and what the other clients' native TLS is built with.
@@ -197,9 +197,5 @@ ensure_bench_tools() {
     [ -x "$DISTLOCK_PG_BIN/pgbench" ] || has_program pgbench || missing+=(postgresql-contrib)
     command -v pkg-config >/dev/null || missing+=(pkg-config)
     pkg-config --exists openssl 2>/dev/null || missing+=(libssl-dev)
-    [ ${#missing[@]} != 0 ] || return 0
-    can_install || die "the bench needs programs that are missing: install ${missing[*]}" \
-        "(these are the names of Debian's packages)."
-    say "Programs that the bench needs are missing: installing the packages ${missing[*]}."
-    apt_install_quietly "${missing[@]}" || die "apt-get could not install ${missing[*]} (see above)."
+    install_missing "${missing[@]}"
 }

@@ -49,12 +49,12 @@ use crate::slots::{Answer, Drive, Mode, Reply, Wish, Work};
 /// # How they are acquired
 ///
 /// All keys are tried at once, in one round trip if the session has room for them (254 keys at a
-/// time), unless this process has just let go of one of them that others may wait for. When all
-/// are free, that is all. Else, a request that waits keeps those that are
-/// smaller than the first that is taken, releases the others, waits for that one, and tries the
-/// rest again. The order is that of [`Key`], whatever the order they are given in, so that sets
-/// that cross never deadlock, be they of one process or of many. Who takes single locks besides has
-/// to take them in that order, too.
+/// time), unless this process has just let go of one of them that others may wait for. When all are
+/// free, that is all. Else, a request that waits keeps those that are smaller than the first that
+/// is taken, releases the others, waits for that one, and tries the rest again. The order is that
+/// of [`Key`], whatever the order they are given in, so that sets that cross never deadlock, be
+/// they of one process or of many. Who takes single locks besides has to take them in that order,
+/// too.
 ///
 /// The caller sees nothing of it before all of them are held: an error, a context that is done, a
 /// time that is up, a future that is dropped release whatever was granted. When the session is lost
@@ -134,7 +134,7 @@ impl AcquireAll {
     /// ```
     pub fn wait(self) -> Result<LockSet, Error> {
         // A request that waits is never refused; if it were, it would not hold the locks.
-        let set = Gathering::new(self, true)?.block()?;
+        let set = Gathering::new(self, Mode::Wait)?.block()?;
         set.ok_or(Error::Canceled(Cause::Canceled))
     }
 
@@ -155,7 +155,7 @@ impl AcquireAll {
     /// # }
     /// ```
     pub fn try_now(self) -> Result<Option<LockSet>, Error> {
-        Gathering::new(self, false)?.block()
+        Gathering::new(self, Mode::Try)?.block()
     }
 
     /// Asks once for all of them, and awaits the answer: `None` when one of them is taken.
@@ -177,7 +177,7 @@ impl AcquireAll {
     /// # }
     /// ```
     pub async fn try_async(self) -> Result<Option<LockSet>, Error> {
-        Gathering::new(self, false)?.gather().await
+        Gathering::new(self, Mode::Try)?.gather().await
     }
 }
 
@@ -187,7 +187,7 @@ impl IntoFuture for AcquireAll {
 
     fn into_future(self) -> AcquiringAll {
         // Here and not in the future: the time runs from now.
-        let gathering = Gathering::new(self, true);
+        let gathering = Gathering::new(self, Mode::Wait);
         let future = async { gathering?.gather().await?.ok_or(Error::Canceled(Cause::Canceled)) };
         AcquiringAll { future: Box::pin(future) }
     }
@@ -237,8 +237,7 @@ struct Gathering {
     keys: Vec<Key>,
     context: Context,
     deadline: Time,
-    /// Or ends with the first that is taken.
-    waits: bool,
+    mode: Mode,
     /// The locks of the first keys; and what is to be released, once it is known that there will be
     /// no set.
     held: Held,
@@ -267,7 +266,7 @@ struct Round {
 }
 
 impl Gathering {
-    fn new(asked: AcquireAll, waits: bool) -> Result<Self, Error> {
+    fn new(asked: AcquireAll, mode: Mode) -> Result<Self, Error> {
         let AcquireAll { drive, mut keys, context, timeout } = asked;
         keys.sort_unstable();
         keys.dedup();
@@ -284,7 +283,7 @@ impl Gathering {
             }
         }
         let deadline = timeout.map_or(Time::NEVER, |timeout| Time::now().after(timeout));
-        Ok(Self { drive, keys, context, deadline, waits, held: Held::default() })
+        Ok(Self { drive, keys, context, deadline, mode, held: Held::default() })
     }
 
     /// Gathers by blocking: the set, or `None` if one was refused.
@@ -333,7 +332,7 @@ impl Gathering {
         }
         let missing = &self.keys[self.held.locks().len()..];
         let (keys, mode) = match step {
-            Step::TryTheRest if self.waits => (missing, Mode::InTurn),
+            Step::TryTheRest if self.mode == Mode::Wait => (missing, Mode::InTurn),
             Step::TryTheRest => (missing, Mode::Try),
             Step::WaitForOne => (&missing[..1], Mode::Wait),
         };
@@ -368,23 +367,23 @@ impl Gathering {
     /// What to do after a round; `None` if it was the last one.
     fn conclude(&mut self, round: Round) -> Result<Option<Step>, Error> {
         let Round { is_broken, error, surplus, .. } = round;
-        match self.waits {
+        match self.mode {
             // If there is any, all of it will be released, together.
-            false => self.held.append(surplus),
+            Mode::Try | Mode::InTurn => self.held.append(surplus),
             // Released before anything is waited for, which is what the order of the waits rests
             // on.
-            true => drop(surplus),
+            Mode::Wait => drop(surplus),
         }
         self.check()?;
         match error {
             // Who waits anyway waits for the reconnect as well.
-            Some(Error::Unavailable { .. }) if self.waits => {}
+            Some(Error::Unavailable { .. }) if self.mode == Mode::Wait => {}
             Some(error) => return Err(error),
             None => {}
         }
-        Ok(match (is_broken, self.waits) {
-            (true, false) => None,
-            (true, true) => Some(Step::WaitForOne),
+        Ok(match (is_broken, self.mode) {
+            (true, Mode::Wait) => Some(Step::WaitForOne),
+            (true, Mode::Try | Mode::InTurn) => None,
             (false, _) if self.held.locks().len() < self.keys.len() => Some(Step::TryTheRest),
             (false, _) => None,
         })

@@ -395,6 +395,7 @@ impl Slots {
 
     /// Exchanges the queue for an empty one.
     pub(crate) fn drain(&self, into: &mut VecDeque<Submission>) {
+        debug_assert!(into.is_empty(), "the last lot was worked off");
         let mut board = self.board();
         std::mem::swap(&mut board.queue, into);
         self.pending.store(false, Ordering::SeqCst);
@@ -439,7 +440,11 @@ impl Slots {
 
     /// Gives back the slot of an owner that has gone.
     pub(crate) fn free(&self, ticket: Ticket) {
-        self.slot(ticket.slot).phase = Phase::Free;
+        {
+            let mut state = self.slot(ticket.slot);
+            debug_assert!(matches!(state.phase, Phase::Abandoned), "only the abandoned");
+            state.phase = Phase::Free;
+        }
         self.board().free.push(ticket.slot);
     }
 

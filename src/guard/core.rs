@@ -342,8 +342,7 @@ impl Core {
     /// once they are here.
     pub(crate) fn is_awaited(&self) -> bool {
         let Link::Ready { session, .. } = &self.link else { return self.ledger.active() > 0 };
-        let is_waited_for = self.ledger.is_waited_for() || self.ledger.peek_op().is_some();
-        self.ledger.active() > 0 || session.batches() > 0 && is_waited_for
+        self.ledger.active() > 0 || session.batches() > 0 && self.ledger.has_waiting()
     }
 
     /// Whether anybody waits for what is held here.

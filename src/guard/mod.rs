@@ -16,7 +16,8 @@
 //! * The thread sleeps in the event loop without having the seat. When it wakes and the seat is
 //!   taken, callers are at work: it stands aside (outside the event loop, so that their answers do
 //!   not wake it) and looks again each [`STAND_ASIDE`] until they have gone.
-//! * A release is sent by who lets go, unless it [rides](rhythm) with the next request.
+//! * A release is sent by who lets go, unless it [rides](rhythm) with the next request, or as many
+//!   batches are unanswered as there may be: then whoever reads the next answer sends it.
 //! * Timers belong to the seat: who leaves it with an earlier deadline than the thread sleeps
 //!   until wakes the thread.
 

@@ -362,9 +362,9 @@ impl Ledger {
         self.waiting
     }
 
-    /// Whether a request waits in a queue.
-    pub(crate) fn is_waited_for(&self) -> bool {
-        self.waiting > 0
+    /// Whether a request waits in a queue, or a statement to be sent.
+    pub(crate) fn has_waiting(&self) -> bool {
+        self.waiting > 0 || !self.outbox.is_empty()
     }
 
     /// Whether anybody here waits, or somebody elsewhere did a moment ago: then no release is put
