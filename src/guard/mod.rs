@@ -15,7 +15,8 @@
 //!   wakes another caller whose statement is in flight, or else the thread if somebody waits.
 //! * The thread sleeps in the event loop without having the seat. When it wakes and the seat is
 //!   taken, callers are at work: it stands aside (outside the event loop, so that their answers do
-//!   not wake it) and looks again each [`STAND_ASIDE`] until they have gone.
+//!   not wake it) and looks again each [`STAND_ASIDE`] until they have gone. Callers that follow
+//!   each other [send it there](rhythm).
 //! * A release is sent by who lets go, unless it [rides](rhythm) with the next request, or as many
 //!   batches are unanswered as there may be: then whoever reads the next answer sends it.
 //! * Timers belong to the seat: who leaves it with an earlier deadline than the thread sleeps
@@ -84,6 +85,8 @@ pub(crate) struct Shared {
     watch: Watch,
     /// Whether somebody called for the thread since it last looked.
     thread_called: AtomicBool,
+    /// Whether callers have sent the thread out of their way since it last looked.
+    sent_aside: AtomicBool,
     /// How often a caller took the seat to work.
     drives: AtomicU64,
     pokers: Box<[OnceLock<std::task::Waker>]>,
@@ -205,6 +208,7 @@ fn build(
         driver_waker,
         watch: Watch::new(),
         thread_called: AtomicBool::new(false),
+        sent_aside: AtomicBool::new(false),
         drives: AtomicU64::new(0),
         pokers: (0..requests).map(|_| OnceLock::new()).collect(),
         rhythm: Rhythm::new(),
@@ -256,7 +260,7 @@ fn guard(shared: &Shared, mut poll: Poll) {
     let mut readable = true;
     let mut pause = STAND_ASIDE;
     while !shared.closing.load(Ordering::SeqCst) {
-        if !shared.thread_turn(readable) {
+        if shared.is_sent_aside() || !shared.thread_turn(readable) {
             // Callers are at work: once they have gone, what they left in the socket is ours.
             if shared.slots.has_submissions() {
                 shared.nudge_driver();
@@ -321,5 +325,18 @@ mod tests {
         assert!(!matches!(receiver.recv(), Ok(Ok(()))), "there was no session");
         shared.close();
         assert!(shared.closing.load(Ordering::SeqCst));
+    }
+
+    #[test]
+    fn callers_can_send_the_thread_out_of_the_event_loop() {
+        let (shared, _receiver, _listener) = waiting();
+        // It is there when it has begun to wait for the server; it is not there to be sent twice.
+        while !shared.sent_aside.load(Ordering::SeqCst) {
+            shared.send_aside();
+        }
+        while shared.sent_aside.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
+        shared.close();
     }
 }

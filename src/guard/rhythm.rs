@@ -1,4 +1,7 @@
-//! Whether a release may ride with the next request.
+//! How callers come and go: whether a release may ride with the next request, and whether the
+//! guard's thread would only be in their way.
+//!
+//! # Releases that ride
 //!
 //! A loop that locks and releases asks again right after it lets go. If its release waits for that
 //! next request, both go out in one write, the server wakes once instead of twice and answers in
@@ -12,10 +15,19 @@
 //! * while the guard's thread stands aside and looks at the queue every
 //!   [`STAND_ASIDE`](super::STAND_ASIDE): that bounds the delay of the one release that ends such a
 //!   burst, and ends the streak.
+//!
+//! # The thread in the event loop
+//!
+//! Each answer wakes it, beside the caller that reads the answer. Where it is the faster one it
+//! finds a caller at work, and stands aside. Where both share a core it is the slower one, each
+//! time: the answer has been read by then, and it sleeps on without having left the event loop. So
+//! it is told, once [`DRIVES`] calls in a row have each come within [`STAND_ASIDE`] of the one
+//! before.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::STAND_ASIDE;
 use crate::clock::Time;
 
 /// How callers alternate between releases and requests. Shared by all of them without a lock: a
@@ -25,6 +37,9 @@ pub(super) struct Rhythm {
     /// When the last release was queued that no request has followed yet; zero when there is none.
     released_at: AtomicU64,
     streak: AtomicU32,
+    /// When a caller last took the seat, and how many did so in a row.
+    drove_at: AtomicU64,
+    drives: AtomicU32,
 }
 
 /// A request that comes so soon after a release is one of a burst.
@@ -33,9 +48,30 @@ pub(super) const FOLLOWS_WITHIN: Duration = Duration::from_micros(50);
 /// So many in a row make a burst.
 const STREAK: u32 = 32;
 
+/// So many calls in a row, and the thread is sent away: not for one lock and its release, since it
+/// has to come back as well.
+const DRIVES: u32 = 3;
+
 impl Rhythm {
     pub(super) const fn new() -> Self {
-        Self { released_at: AtomicU64::new(0), streak: AtomicU32::new(0) }
+        Self {
+            released_at: AtomicU64::new(0),
+            streak: AtomicU32::new(0),
+            drove_at: AtomicU64::new(0),
+            drives: AtomicU32::new(0),
+        }
+    }
+
+    /// A caller has taken the seat to wait for its answer; says whether others did so just before,
+    /// so that the thread would be woken by their answers for nothing.
+    pub(super) fn drove(&self, now: Time) -> bool {
+        let before = Time::from_nanos(self.drove_at.swap(now.as_nanos(), Ordering::Relaxed));
+        let drives = match now.since(before) <= STAND_ASIDE {
+            true => (self.drives.load(Ordering::Relaxed) + 1).min(DRIVES),
+            false => 1,
+        };
+        self.drives.store(drives, Ordering::Relaxed);
+        drives >= DRIVES
     }
 
     /// A release was queued; says whether it may ride.
@@ -93,6 +129,16 @@ mod tests {
         assert!(rhythm.released(at(now)));
         rhythm.requested(at(now + 10));
         assert!(rhythm.released(at(now + 100)), "and so does the next");
+    }
+
+    #[test]
+    fn the_thread_is_in_the_way_of_calls_that_follow_each_other() {
+        let rhythm = Rhythm::new();
+        assert_eq!([0, 1_000, 3_000].map(|now| rhythm.drove(at(now))), [false, false, true]);
+        assert!(rhythm.drove(at(5_000)), "and so it goes on");
+        assert!(!rhythm.drove(at(7_001)), "until one comes late");
+        assert!(!rhythm.drove(at(7_002)));
+        assert!(rhythm.drove(at(7_003)));
     }
 
     #[test]

@@ -54,6 +54,12 @@ impl Watch {
     fn is(&self, place: u8) -> bool {
         self.place.load(Ordering::SeqCst) == place
     }
+
+    /// Calls the thread out of the event loop, if it is there: from now on it counts as busy.
+    fn call_out(&self) -> bool {
+        let places = (Ordering::SeqCst, Ordering::SeqCst);
+        self.place.compare_exchange(WATCHING, BUSY, places.0, places.1).is_ok()
+    }
 }
 
 impl Shared {
@@ -163,6 +169,20 @@ impl Shared {
         }
     }
 
+    /// Sends the thread away from the event loop, where each answer would wake it.
+    pub(super) fn send_aside(&self) {
+        if self.watch.call_out() {
+            self.sent_aside.store(true, Ordering::SeqCst);
+            // Fails only when the event loop is gone, and with it the thread.
+            let _ = self.thread_waker.wake();
+        }
+    }
+
+    /// Whether callers have sent the thread away since it last looked.
+    pub(super) fn is_sent_aside(&self) -> bool {
+        self.sent_aside.swap(false, Ordering::SeqCst)
+    }
+
     /// Wakes the thread, wherever it sleeps.
     fn call_thread(&self) {
         self.thread_called.store(true, Ordering::SeqCst);
@@ -246,6 +266,9 @@ impl Drive for Shared {
         self.drives.fetch_add(1, Ordering::SeqCst);
         let now = Time::now();
         self.rhythm.requested(now);
+        if self.rhythm.drove(now) {
+            self.send_aside();
+        }
         seat.guard.turn(self, now, Reading::Nothing);
         while seat.guard.core.is_active(ticket)
             && !self.slots.has_news(ticket)
