@@ -32,6 +32,9 @@ pub(crate) trait Drive: Send + Sync + fmt::Debug {
     /// Sees to it that the queue is looked at: now, by this thread, where that is possible without
     /// waiting, else by whoever is at it.
     fn kick(&self);
+    /// The same for a task's request; may wait for the answer, for a moment. `true` if the task is
+    /// to let others run and then ask again, with `has_yielded`.
+    fn attend(&self, ticket: Ticket, has_yielded: bool) -> bool;
     /// The same for a release that was queued; it may be left to ride with the next request, where
     /// one is sure to come or somebody looks after it.
     fn kick_release(&self);

@@ -53,11 +53,22 @@ pub(crate) struct Asking {
     ticket: Option<Ticket>,
     watch: Option<WatchKey>,
     alarm: Option<Alarm>,
+    /// Whether other tasks are let run before the guard is asked once more.
+    yields: bool,
 }
 
 impl Asking {
     pub(crate) fn new(drive: Arc<dyn Drive>, work: Work, context: Context, deadline: Time) -> Self {
-        Self { drive, work, context, deadline, ticket: None, watch: None, alarm: None }
+        Self {
+            drive,
+            work,
+            context,
+            deadline,
+            ticket: None,
+            watch: None,
+            alarm: None,
+            yields: false,
+        }
     }
 }
 
@@ -71,6 +82,9 @@ impl Future for Asking {
         let ticket = match this.ticket {
             Some(ticket) => {
                 slots.set_task(ticket, cx.waker());
+                if std::mem::take(&mut this.yields) && !slots.has_news(ticket) {
+                    drive.attend(ticket, true);
+                }
                 ticket
             }
             None => {
@@ -84,7 +98,10 @@ impl Future for Asking {
                 };
                 this.ticket = Some(ticket);
                 this.watch = this.context.watch(drive.poker(ticket));
-                drive.kick();
+                this.yields = drive.attend(ticket, false);
+                if this.yields {
+                    cx.waker().wake_by_ref();
+                }
                 ticket
             }
         };

@@ -35,6 +35,9 @@ const DRIFT_DIVISOR: u32 = 1000;
 const MIN_TIME: Duration = Duration::from_millis(10);
 const MAX_TIME: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// Longer than that, and the executor's other tasks would feel it.
+const LINGER_MAX: Duration = Duration::from_millis(1);
+
 /// PostgreSQL cuts identifiers and `application_name` off here (NAMEDATALEN - 1).
 const MAX_NAME_BYTES: usize = 63;
 const MAX_PASSWORD_BYTES: usize = 1024;
@@ -210,6 +213,12 @@ impl Config {
         check_time("lease", self.lease)?;
         check_time("server_timeout", self.server_timeout)?;
 
+        if self.linger > LINGER_MAX {
+            return refuse(format_args!(
+                "linger is {:?}; it must be at most {LINGER_MAX:?}, since other tasks wait as long",
+                self.linger
+            ));
+        }
         let Self { heartbeat, reply_timeout, lease, .. } = *self;
         if reply_timeout >= lease {
             return refuse(format_args!(

@@ -109,6 +109,22 @@ impl Config {
         self
     }
 
+    /// How long the server's answers may take for a poll of a future to wait for them, up to 1 ms;
+    /// with zero, none does. Default: 50 us.
+    ///
+    /// A future that goes to sleep is woken by the guard's thread, by way of the executor, which
+    /// takes longer than a server does that is near. So while a manager has no more than one
+    /// request under way, a poll waits for the answer itself, without using the processor, and
+    /// after every fourth it lets other tasks run first. If the server takes longer than this, the
+    /// poll goes to sleep after all, within a few milliseconds, and the next requests do so at
+    /// once: 2 of them, twice as many each time this happens in a row, up to 1,024. Zero is for
+    /// executors whose other tasks cannot spare that.
+    #[must_use]
+    pub fn linger(mut self, linger: Duration) -> Self {
+        self.linger = linger;
+        self
+    }
+
     /// Whether cancelling a lock's context also releases the lock in the database at once.
     ///
     /// Default: `false`, the database lock stays until the holder lets go of it, so that a holder

@@ -63,6 +63,7 @@ const DEFAULT_SERVER_TIMEOUT: Duration = Duration::from_secs(10);
 const DEFAULT_MAX_LOCKS: u32 = 1024;
 const DEFAULT_MAX_REQUESTS: u32 = 1024;
 const DEFAULT_MAX_WAITERS: u32 = 1024;
+const DEFAULT_LINGER: Duration = Duration::from_micros(50);
 
 /// How to reach the server, and the limits and times of a manager.
 ///
@@ -235,6 +236,7 @@ pub struct Config {
     pub(crate) max_locks: u32,
     pub(crate) max_requests: u32,
     pub(crate) max_waiters: u32,
+    pub(crate) linger: Duration,
     pub(crate) release_on_cancel: bool,
 }
 
@@ -275,6 +277,7 @@ impl Config {
             max_locks: DEFAULT_MAX_LOCKS,
             max_requests: DEFAULT_MAX_REQUESTS,
             max_waiters: DEFAULT_MAX_WAITERS,
+            linger: DEFAULT_LINGER,
             release_on_cancel: false,
         }
     }
@@ -340,6 +343,7 @@ impl fmt::Debug for Config {
             .field("max_locks", &self.max_locks)
             .field("max_requests", &self.max_requests)
             .field("max_waiters", &self.max_waiters)
+            .field("linger", &self.linger)
             .field("release_on_cancel", &self.release_on_cancel)
             .finish()
     }

@@ -338,6 +338,11 @@ impl Core {
         self.ledger.is_active(ticket)
     }
 
+    /// How many requests have a statement under way.
+    pub(crate) fn active(&self) -> u32 {
+        self.ledger.active()
+    }
+
     /// Whether the answers that are to come are waited for, by somebody or by what is to be sent
     /// once they are here.
     pub(crate) fn is_awaited(&self) -> bool {

@@ -13,6 +13,7 @@
 //!   queued is overlooked.
 //! * A caller keeps the seat only while a statement of its own is under way. When it leaves, it
 //!   wakes another caller whose statement is in flight, or else the thread if somebody waits.
+//! * A task that is polled does not keep the seat, but for [a moment](linger).
 //! * The thread sleeps in the event loop without having the seat. When it wakes and the seat is
 //!   taken, callers are at work: it stands aside (outside the event loop, so that their answers do
 //!   not wake it) and looks again each [`STAND_ASIDE`] until they have gone. Callers that follow
@@ -29,6 +30,7 @@ mod holds;
 pub(crate) mod jitter;
 pub(crate) mod lease;
 pub(crate) mod ledger;
+mod linger;
 mod rhythm;
 mod seat;
 mod startup;
@@ -57,6 +59,7 @@ use self::core::{Core, CoreConfig};
 use self::holds::Holds;
 use self::lease::LeaseTimes;
 use self::ledger::LedgerLimits;
+use self::linger::Linger;
 use self::rhythm::Rhythm;
 use self::seat::Watch;
 use self::tls::Tls;
@@ -89,6 +92,8 @@ pub(crate) struct Shared {
     sent_aside: AtomicBool,
     /// How often a caller took the seat to work.
     drives: AtomicU64,
+    /// Until when a poll means to wait, in nanoseconds of the boot-time clock; 0 if none does.
+    lingers_until: AtomicU64,
     pokers: Box<[OnceLock<std::task::Waker>]>,
     rhythm: Rhythm,
     /// Whether anybody waits for a key that is held here, as of the last turn.
@@ -114,6 +119,7 @@ impl Shared {
 pub(crate) struct Seat {
     pub(crate) guard: Guard,
     driver_wakes: pipe::Receiver,
+    linger: Linger,
 }
 
 /// The token of the waker in the event loop.
@@ -183,6 +189,7 @@ fn build(
     let requests = config.max_requests;
     let slots = Slots::new(requests, config.max_locks, config.release_on_cancel);
     let connector = Connector::new(Arc::clone(&plan), tls, seed.rotate_left(16));
+    let linger = Linger::new(config.linger);
     let guard = Guard {
         core: Core::new(core_config(config), seed).with_server(connector.server()),
         stream: None,
@@ -201,7 +208,7 @@ fn build(
     let shared = Arc::new_cyclic(|this| Shared {
         this: this.clone(),
         slots,
-        seat: Mutex::new(Seat { guard, driver_wakes }),
+        seat: Mutex::new(Seat { guard, driver_wakes, linger }),
         lease_until: Arc::new(AtomicU64::new(0)),
         closing: AtomicBool::new(false),
         driver_sleeps: AtomicBool::new(false),
@@ -210,6 +217,7 @@ fn build(
         thread_called: AtomicBool::new(false),
         sent_aside: AtomicBool::new(false),
         drives: AtomicU64::new(0),
+        lingers_until: AtomicU64::new(0),
         pokers: (0..requests).map(|_| OnceLock::new()).collect(),
         rhythm: Rhythm::new(),
         wanted: AtomicBool::new(false),
@@ -278,6 +286,11 @@ fn guard(shared: &Shared, mut poll: Poll) {
         let span = until.since(Time::now());
         let timeout = if until == Time::NEVER { None } else { Some(span) };
         shared.watch.enter_event_loop();
+        if shared.is_lingered_on() {
+            shared.send_aside();
+            readable = true;
+            continue;
+        }
         // Interrupted or failed, the next turn tells; it looks at everything.
         let slept = poll.poll(&mut events, timeout);
         shared.watch.leave_event_loop();

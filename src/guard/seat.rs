@@ -10,6 +10,7 @@ use std::task::{Wake, Waker};
 use std::thread::Thread;
 use std::time::Duration;
 
+use super::linger::Patience;
 use super::rhythm::FOLLOWS_WITHIN;
 use super::stream::Ready;
 use super::{JOIN_MAX, Reading, STAND_ASIDE, Seat, Shared, is_current};
@@ -96,6 +97,7 @@ impl Shared {
         loop {
             let before = self.drives.load(Ordering::SeqCst);
             std::thread::park_timeout(pause);
+            self.end_lingering();
             let called = self.thread_called.swap(false, Ordering::SeqCst);
             let closing = self.closing.load(Ordering::SeqCst);
             let quiet = self.drives.load(Ordering::SeqCst) == before;
@@ -141,11 +143,12 @@ impl Shared {
         self.slots.has_submissions()
     }
 
-    /// Gives the seat up and sees to it that whoever still waits is looked after.
-    fn leave<'a>(&'a self, mut seat: MutexGuard<'a, Seat>) {
+    /// Gives the seat up and sees to it that whoever still waits is looked after; `for_good` unless
+    /// who leaves comes back at once.
+    fn leave<'a>(&'a self, mut seat: MutexGuard<'a, Seat>, for_good: bool) {
         loop {
             let driver = seat.guard.next_driver(&self.slots);
-            let waited_for = seat.guard.core.is_awaited();
+            let waited_for = for_good && seat.guard.core.is_awaited();
             let due = seat.guard.next_timeout();
             drop(seat);
             if self.has_more() {
@@ -201,6 +204,50 @@ impl Shared {
         }
     }
 
+    /// Works with the seat until the ticket has news, or the guard's thread, which stands aside,
+    /// sees that it takes too long: on a virtual machine, to set a timer that is to ring so soon
+    /// takes 14 microseconds, which is half of what the answer takes.
+    fn linger(&self, seat: &mut Seat, ticket: Ticket, until: Time) {
+        self.lingers_until.store(until.as_nanos(), Ordering::SeqCst);
+        // Looked at after that was set: who enters the event loop later sees it.
+        self.send_aside();
+        if self.watch.is(AWAY) {
+            self.call_thread();
+        }
+        self.work_until(seat, ticket, until, Time::NEVER);
+        self.lingers_until.store(0, Ordering::SeqCst);
+        seat.linger.ended(self.slots.has_news(ticket) && Time::now() <= until);
+    }
+
+    /// Whether a poll waits, and relies on the thread to look on.
+    pub(super) fn is_lingered_on(&self) -> bool {
+        self.lingers_until.load(Ordering::SeqCst) != 0
+    }
+
+    /// Ends the patience of a poll that has lingered for long enough.
+    fn end_lingering(&self) {
+        let until = self.lingers_until.load(Ordering::SeqCst);
+        if until != 0 && Time::now() >= Time::from_nanos(until) {
+            self.nudge_driver();
+        }
+    }
+
+    /// Works with the seat until the ticket has news, as long as its statement is under way. Looks
+    /// whether the limit is reached when something else wakes it, and at the alarm.
+    fn work_until(&self, seat: &mut Seat, ticket: Ticket, limit: Time, alarm: Time) {
+        while seat.guard.core.is_active(ticket)
+            && !self.slots.has_news(ticket)
+            && !self.closing.load(Ordering::SeqCst)
+        {
+            let now = Time::now();
+            if now >= limit {
+                break;
+            }
+            let reading = self.sleep_with_seat(seat, ticket, now, alarm);
+            seat.guard.turn(self, Time::now(), reading);
+        }
+    }
+
     /// Sleeps with the seat until the socket is ready, a deadline has come, or somebody nudges.
     fn sleep_with_seat(&self, seat: &Seat, ticket: Ticket, now: Time, limit: Time) -> Reading {
         let Some(stream) = &seat.guard.stream else { return Reading::Nothing };
@@ -237,10 +284,44 @@ impl Drive for Shared {
         match self.try_seat() {
             Some(mut seat) => {
                 seat.guard.turn(self, Time::now(), Reading::Nothing);
-                self.leave(seat);
+                self.leave(seat, true);
             }
             None => self.nudge_driver(),
         }
+    }
+
+    fn attend(&self, ticket: Ticket, has_yielded: bool) -> bool {
+        let Some(mut seat) = self.try_seat() else {
+            self.nudge_driver();
+            return false;
+        };
+        let now = Time::now();
+        if !has_yielded {
+            self.rhythm.requested(now);
+        }
+        seat.guard.turn(self, now, Reading::Nothing);
+        let core = &seat.guard.core;
+        let is_alone = core.is_active(ticket) && core.active() == 1;
+        let patience = match has_yielded {
+            true => seat.linger.yielded(is_alone),
+            false => seat.linger.asked(is_alone),
+        };
+        match patience {
+            // The thread looks into the socket before long, should the task not come back.
+            Patience::AfterOthers if !self.watch.is(AWAY) => {
+                self.leave(seat, false);
+                return true;
+            }
+            Patience::For(pause) if is_alone => {
+                self.drives.fetch_add(1, Ordering::SeqCst);
+                if self.rhythm.drove(now) {
+                    self.linger(&mut seat, ticket, now.after(pause));
+                }
+            }
+            _ => {}
+        }
+        self.leave(seat, true);
+        false
     }
 
     fn kick_release(&self) {
@@ -270,18 +351,8 @@ impl Drive for Shared {
             self.send_aside();
         }
         seat.guard.turn(self, now, Reading::Nothing);
-        while seat.guard.core.is_active(ticket)
-            && !self.slots.has_news(ticket)
-            && !self.closing.load(Ordering::SeqCst)
-        {
-            let now = Time::now();
-            if now >= limit {
-                break;
-            }
-            let reading = self.sleep_with_seat(&seat, ticket, now, limit);
-            seat.guard.turn(self, Time::now(), reading);
-        }
-        self.leave(seat);
+        self.work_until(&mut seat, ticket, limit, limit);
+        self.leave(seat, true);
         true
     }
 

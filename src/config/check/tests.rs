@@ -40,6 +40,14 @@ fn the_lease_with_drift_and_slack_ends_before_the_server_timeout() {
 }
 
 #[test]
+fn a_poll_lingers_for_a_millisecond_at_most() {
+    config().linger(MS).check().unwrap();
+    config().linger(Duration::ZERO).check().unwrap();
+    let text = refusal(&config().linger(MS + Duration::from_nanos(1)));
+    assert!(text.contains("linger") && text.contains("at most 1ms"), "{text}");
+}
+
+#[test]
 fn the_reply_deadline_is_below_the_lease() {
     let config = config().heartbeat(10 * MS);
     let text = refusal(&config.clone().reply_timeout(Duration::from_secs(6)));
