@@ -27,3 +27,5 @@ mod run;
 mod script;
 #[path = "session/states.rs"]
 mod states;
+#[path = "session/usual.rs"]
+mod usual;

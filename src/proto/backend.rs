@@ -108,6 +108,28 @@ pub const FRAME_MAX: usize = 30_001;
 /// The longest DataRow, without its type byte.
 pub const DATA_ROW_MAX: u32 = 4096;
 
+/// What a server answers to a statement with a row of one byte, up to that byte: BindComplete, and
+/// the beginning of DataRow.
+const BEFORE_BYTE: [u8; 16] = *b"2\0\0\0\x04D\0\0\0\x0b\0\x01\0\0\0\x01";
+
+/// And behind it: CommandComplete.
+const BEHIND_BYTE: [u8; 14] = *b"C\0\0\0\x0dSELECT 1\0";
+
+/// How long all of that is.
+pub const BYTE_ANSWER: usize = BEFORE_BYTE.len() + 1 + BEHIND_BYTE.len();
+
+/// The byte that is answered, if the three messages are at the front of `input`, whole and in the
+/// usual form: what [`decode`] makes of them, in one look.
+pub fn byte_answer(input: &[u8]) -> Option<u8> {
+    let (before, rest) = input.split_first_chunk()?;
+    let (byte, rest) = rest.split_first()?;
+    let behind = rest.first_chunk()?;
+    (*before == BEFORE_BYTE && *behind == BEHIND_BYTE).then_some(*byte)
+}
+
+/// ReadyForQuery outside of a transaction block.
+pub const IDLE: [u8; 6] = *b"Z\0\0\0\x05I";
+
 /// Decodes the message at the front of `input`.
 ///
 /// # Errors

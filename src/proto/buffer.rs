@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-use bytes::{BufMut, BytesMut};
+use bytes::BytesMut;
 use zeroize::Zeroize as _;
 
 /// Bytes that arrived and are not yet decoded.
@@ -66,9 +66,9 @@ impl fmt::Debug for ReadBuf {
 /// Messages that are encoded and not yet sent.
 pub struct WriteBuf {
     storage: BytesMut,
-    capacity: usize,
-    /// INVARIANT: `sent <= storage.len() <= capacity`.
+    /// INVARIANT: `sent <= end <= storage.len()`; behind the end are zeros.
     sent: usize,
+    end: usize,
 }
 
 /// The message does not fit, or cannot be expressed; nothing was written.
@@ -78,26 +78,27 @@ pub struct Full;
 impl WriteBuf {
     /// A buffer for `capacity` bytes.
     pub fn new(capacity: usize) -> Self {
-        Self { storage: BytesMut::with_capacity(capacity), capacity, sent: 0 }
+        Self { storage: BytesMut::zeroed(capacity), sent: 0, end: 0 }
     }
 
     /// What is to be sent.
     pub fn pending(&self) -> &[u8] {
-        self.storage.get(self.sent..).unwrap_or_default()
+        self.storage.get(self.sent..self.end).unwrap_or_default()
     }
 
     /// Tells that the first `count` bytes of [`WriteBuf::pending`] were sent.
     pub fn sent(&mut self, count: usize) {
-        self.sent = self.sent.saturating_add(count).min(self.storage.len());
-        if self.sent == self.storage.len() {
-            self.wipe();
+        self.sent = self.sent.saturating_add(count).min(self.end);
+        if self.sent == self.end {
+            // Sent bytes may have been a password: they do not stay in memory.
+            self.cut(0);
             self.sent = 0;
         }
     }
 
     /// How many more bytes fit.
     pub fn room(&self) -> usize {
-        self.capacity.saturating_sub(self.pending().len())
+        self.storage.len().saturating_sub(self.pending().len())
     }
 
     /// Writes one message: an optional type byte, the length, and what `body` adds.
@@ -111,12 +112,12 @@ impl WriteBuf {
         body: impl FnOnce(&mut Body<'_>),
     ) -> Result<(), Full> {
         self.make_room();
-        let start = self.storage.len();
+        let start = self.end;
         let mut writer = Body { buf: self, refused: false };
         if let Some(tag) = tag {
             writer.u8(tag);
         }
-        let length_at = writer.buf.storage.len();
+        let length_at = writer.buf.end;
         // Impossible as a length, should the patch below ever be forgotten.
         writer.i32(-1);
         body(&mut writer);
@@ -130,35 +131,47 @@ impl WriteBuf {
         }
     }
 
+    /// Writes a message that is always the same.
+    ///
+    /// # Errors
+    ///
+    /// [`Full`] when it does not fit; nothing is written.
+    pub fn constant<const N: usize>(&mut self, message: &[u8; N]) -> Result<(), Full> {
+        self.make_room();
+        if self.put(message) { Ok(()) } else { Err(Full) }
+    }
+
+    /// Adds the bytes, if they fit.
+    fn put(&mut self, bytes: &[u8]) -> bool {
+        let end = self.end.saturating_add(bytes.len());
+        let Some(place) = self.storage.get_mut(self.end..end) else { return false };
+        place.copy_from_slice(bytes);
+        self.end = end;
+        true
+    }
+
     fn patch_length(&mut self, at: usize) -> Option<()> {
-        let length = i32::try_from(self.storage.len().checked_sub(at)?).ok()?;
+        let length = i32::try_from(self.end.checked_sub(at)?).ok()?;
         let field = self.storage.get_mut(at..at.checked_add(4)?)?;
         field.copy_from_slice(&length.to_be_bytes());
         Some(())
     }
 
-    /// Moves the unsent bytes to the front once a part was sent, so that `capacity` holds.
+    /// Moves the unsent bytes to the front once a part was sent, so that all of the room is used.
     fn make_room(&mut self) {
         if self.sent > 0 {
-            self.storage.copy_within(self.sent.., 0);
-            let pending = self.storage.len().saturating_sub(self.sent);
-            self.cut(pending);
+            self.storage.copy_within(self.sent..self.end, 0);
+            self.cut(self.end.saturating_sub(self.sent));
             self.sent = 0;
         }
     }
 
-    /// Shortens the buffer, and leaves nothing readable behind its end.
-    fn cut(&mut self, length: usize) {
-        if let Some(tail) = self.storage.get_mut(length..) {
+    /// Shortens what is there, and leaves nothing readable behind its end.
+    fn cut(&mut self, end: usize) {
+        if let Some(tail) = self.storage.get_mut(end..self.end) {
             tail.fill(0);
         }
-        self.storage.truncate(length);
-    }
-
-    /// Sent bytes may have been a password: they do not stay in memory.
-    fn wipe(&mut self) {
-        self.storage.fill(0);
-        self.storage.clear();
+        self.end = end;
     }
 }
 
@@ -174,7 +187,7 @@ impl fmt::Debug for WriteBuf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WriteBuf")
             .field("unsent", &self.pending().len())
-            .field("capacity", &self.capacity)
+            .field("capacity", &self.storage.len())
             .finish()
     }
 }
@@ -210,11 +223,7 @@ impl Body<'_> {
     /// Byte*n*.
     pub fn bytes(&mut self, value: &[u8]) {
         // Nothing that was sent is in front: see `make_room`.
-        if self.buf.capacity.saturating_sub(self.buf.storage.len()) < value.len() {
-            self.refused = true;
-        } else {
-            self.buf.storage.put_slice(value);
-        }
+        self.refused |= !self.buf.put(value);
     }
 
     /// String: the text and a NUL byte. A NUL inside would end it early and let the rest be read
@@ -286,7 +295,7 @@ mod tests {
             assert_eq!(buf.pending(), b"\0\x04S\0\0\0\x04");
             buf.sent(7);
         }
-        assert!(buf.storage.capacity() < 64);
+        assert_eq!(buf.storage.len(), 10);
     }
 
     #[test]

@@ -172,20 +172,17 @@ pub fn bind_text(buf: &mut WriteBuf, parameters: &[&str]) -> Result<(), Full> {
 
 /// Runs the unnamed portal to its end.
 pub fn execute(buf: &mut WriteBuf) -> Result<(), Full> {
-    buf.message(Some(b'E'), |body| {
-        body.string("");
-        body.i32(0);
-    })
+    buf.constant(b"E\0\0\0\x09\0\0\0\0\0")
 }
 
 /// Ends a batch: the server commits and answers ReadyForQuery. Alone it is the heartbeat.
 pub fn sync(buf: &mut WriteBuf) -> Result<(), Full> {
-    buf.message(Some(b'S'), |_| ())
+    buf.constant(b"S\0\0\0\x04")
 }
 
 /// Ends the session in good order.
 pub fn terminate(buf: &mut WriteBuf) -> Result<(), Full> {
-    buf.message(Some(b'X'), |_| ())
+    buf.constant(b"X\0\0\0\x04")
 }
 
 /// The most bytes that one lock statement (Bind and Execute) or one Sync takes.

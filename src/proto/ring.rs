@@ -73,6 +73,12 @@ pub(super) enum Progress {
     Starved,
 }
 
+impl From<Event> for Progress {
+    fn from(event: Event) -> Self {
+        Self::Event(event)
+    }
+}
+
 impl Ring {
     pub(super) fn new(capacity: usize) -> Self {
         let pending = VecDeque::with_capacity(capacity);
@@ -188,6 +194,39 @@ impl Ring {
         }
     }
 
+    /// Takes what a server usually answers, if it is there in one piece: a row of one byte with what
+    /// is around it, or ReadyForQuery. Says how long that is. What comes of it is what comes of
+    /// [`Ring::handle`], message by message.
+    pub(super) fn take_usual(&mut self, bytes: &[u8]) -> Option<(Event, usize)> {
+        if let Some(byte) = backend::byte_answer(bytes) {
+            return Some((self.take_byte(byte)?, backend::BYTE_ANSWER));
+        }
+        let is_ready = bytes.starts_with(&backend::IDLE);
+        is_ready.then(|| Some((self.take_ready()?, backend::IDLE.len())))?
+    }
+
+    fn take_byte(&mut self, byte: u8) -> Option<Event> {
+        let Some(Pending::Statement { ticket, shape, commits, has_more, reply }) =
+            self.pending.front()
+        else {
+            return None;
+        };
+        let is_whole = !commits && !has_more && matches!(reply, Reply::BindComplete);
+        let value = is_whole.then(|| shape.read_byte(byte))??;
+        let event = Event::Answer { ticket: *ticket, value };
+        self.pending.pop_front();
+        Some(event)
+    }
+
+    /// Takes the answer to a Sync, if that is what is next.
+    fn take_ready(&mut self) -> Option<Event> {
+        let Some(Pending::Sync { mark, .. }) = self.pending.front() else { return None };
+        let event = Event::Synced { mark: *mark };
+        self.pending.pop_front();
+        self.marks.pop_front();
+        Some(event)
+    }
+
     /// Takes the next message that the oldest unanswered statement or Sync calls for.
     /// (Asynchronous messages, which may come at any time, were taken before.)
     pub(super) fn handle(&mut self, message: &BackendMessage<'_>) -> Result<Progress, Fault> {
@@ -240,11 +279,8 @@ impl Ring {
                     None => Event::Answer { ticket, value },
                 }))
             }
-            (Some(Pending::Sync { mark, .. }), BackendMessage::ReadyForQuery(b'I')) => {
-                let event = Event::Synced { mark: *mark };
-                self.pending.pop_front();
-                self.marks.pop_front();
-                Ok(Progress::Event(event))
+            (_, BackendMessage::ReadyForQuery(b'I')) => {
+                self.take_ready().map_or_else(|| unexpected(state), |event| Ok(event.into()))
             }
             _ => unexpected(state),
         }

@@ -188,8 +188,15 @@ impl Session {
     /// The reason why the session is over. Every later call is an error too.
     pub fn poll_event(&mut self) -> Result<Option<Event>, Fault> {
         loop {
-            if matches!(self.state, State::Failed) {
-                return Err(Fault::Internal("the session has already failed"));
+            let event = match self.state {
+                State::Failed => {
+                    return Err(Fault::Internal("the session has already failed"));
+                }
+                State::Ready => self.stride(),
+                State::Starting(_) => None,
+            };
+            if event.is_some() {
+                return Ok(event);
             }
             match self.step() {
                 Ok(Progress::Event(event) | Progress::EventBefore(event)) => {
@@ -431,6 +438,16 @@ impl Session {
                 Some(Event::Ready(greeting))
             }
         }
+    }
+
+    /// Takes what a server usually answers, in one stride.
+    fn stride(&mut self) -> Option<Event> {
+        let (event, size) = self.ring.take_usual(self.incoming.bytes())?;
+        self.incoming.consume(size);
+        if matches!(event, Event::Synced { .. }) {
+            self.budget = Budget::of_unasked();
+        }
+        Some(event)
     }
 
     /// Takes one message.

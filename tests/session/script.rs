@@ -128,11 +128,18 @@ impl Script {
         self
     }
 
+    /// Plays the script whole, and byte by byte.
+    #[track_caller]
+    pub(crate) fn play_in_bytes(&self) -> Outcome {
+        let outcome = self.run(Cut::Whole).0;
+        assert_eq!(self.run(Cut::EveryByte).0, outcome, "byte by byte");
+        outcome
+    }
+
     /// Plays the script whole, byte by byte, and split at every position.
     #[track_caller]
     pub(crate) fn play(&self) -> Outcome {
-        let outcome = self.run(Cut::Whole).0;
-        assert_eq!(self.run(Cut::EveryByte).0, outcome, "byte by byte");
+        let outcome = self.play_in_bytes();
         let lengths = self.turns.iter().map(|turn| match turn {
             Turn::Backend(bytes) => bytes.len(),
             Turn::Submit(..) | Turn::SubmitRun(..) | Turn::Sync(_) => 0,

@@ -80,6 +80,18 @@ pub(super) const RETRIED: Shape =
 pub(super) const RELEASED: Shape = Shape::Letter(&[(b'q', Value::Quiet), (b'k', Value::Told)]);
 
 impl Shape {
+    /// What a row of one column with this one byte says, if it may say that.
+    pub(in super::super) fn read_byte(self, byte: u8) -> Option<Value> {
+        match (self, byte) {
+            (Self::Boolean, 0) => Some(Value::No),
+            (Self::Boolean, 1) => Some(Value::Yes),
+            (Self::Letter(letters), _) => {
+                letters.iter().find(|(known, _)| *known == byte).map(|(_, value)| *value)
+            }
+            _ => None,
+        }
+    }
+
     /// Reads the row.
     ///
     /// # Errors
@@ -90,18 +102,16 @@ impl Shape {
         let mut values = row.values();
         let value = match self {
             Self::Boolean => Value::from(row.boolean()?),
-            Self::Letter(letters) => {
+            Self::Letter(_) => {
                 let (1, Some(Some([letter]))) = (row.columns(), values.next()) else {
                     return Err(malformed("a lock statement's column is one letter"));
                 };
-                let known = letters.iter().find(|(known, _)| known == letter);
-                let Some((_, value)) = known else {
-                    return Err(malformed(match letter {
+                self.read_byte(*letter).ok_or_else(|| {
+                    malformed(match letter {
                         b'n' => "the server denies a lock that this session holds",
                         _ => "a letter that the statement does not answer",
-                    }));
-                };
-                *value
+                    })
+                })?
             }
             Self::Slot(count) | Self::RegisteredSlot(count) => {
                 let (1, Some(Some(bytes))) = (row.columns(), values.next()) else {
