@@ -194,9 +194,9 @@ impl Ring {
         }
     }
 
-    /// Takes what a server usually answers, if it is there in one piece: a row of one byte with what
-    /// is around it, or ReadyForQuery. Says how long that is. What comes of it is what comes of
-    /// [`Ring::handle`], message by message.
+    /// Takes what a server usually answers, if it is there in one piece: a row of one byte with
+    /// what is around it, or ReadyForQuery. Says how long that is. What comes of it is what comes
+    /// of [`Ring::handle`], message by message.
     pub(super) fn take_usual(&mut self, bytes: &[u8]) -> Option<(Event, usize)> {
         if let Some(byte) = backend::byte_answer(bytes) {
             return Some((self.take_byte(byte)?, backend::BYTE_ANSWER));

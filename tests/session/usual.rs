@@ -9,7 +9,7 @@ use super::script::{Script, events};
 
 const KEY: KeyParameters = KeyParameters::Bigint(42);
 
-/// Scripts up to where an answer of one byte may follow: of statements that take one, and of others.
+/// Scripts up to where an answer may follow: of statements that take one byte, and of others.
 fn asked() -> Vec<Script> {
     let prepared = |statement: Statement| {
         Script::ready().submits(statement, 1).syncs(9).says(backend::message(b'1', b""))
