@@ -248,7 +248,10 @@ impl Core {
         let (mut submitted, mut synced) = (false, true);
         while let Some(next) = self.ledger.next(session.room()) {
             let (count, taken) = match next {
-                Next::One(op, statement) => (1, session.submit(&statement, op.to_number())),
+                Next::One(op) => {
+                    let statement = self.ledger.statement(op);
+                    (1, session.submit(&statement, op.to_number()))
+                }
                 Next::Several(run, count) => {
                     (count, session.submit_run(run, self.ledger.rows(count)))
                 }

@@ -114,12 +114,12 @@ impl WriteBuf {
         self.make_room();
         let start = self.end;
         let mut writer = Body { buf: self, refused: false };
-        if let Some(tag) = tag {
-            writer.u8(tag);
-        }
-        let length_at = writer.buf.end;
         // Impossible as a length, should the patch below ever be forgotten.
-        writer.i32(-1);
+        match tag {
+            Some(tag) => writer.bytes(&[tag, 0xff, 0xff, 0xff, 0xff]),
+            None => writer.i32(-1),
+        }
+        let length_at = writer.buf.end.saturating_sub(4);
         body(&mut writer);
         let refused = writer.refused;
         match self.patch_length(length_at) {
@@ -142,6 +142,7 @@ impl WriteBuf {
     }
 
     /// Adds the bytes, if they fit.
+    #[inline]
     fn put(&mut self, bytes: &[u8]) -> bool {
         let end = self.end.saturating_add(bytes.len());
         let Some(place) = self.storage.get_mut(self.end..end) else { return false };

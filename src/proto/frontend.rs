@@ -100,16 +100,15 @@ pub(super) fn bind(
     count: usize,
     parameters: impl FnOnce(&mut Body<'_>),
 ) -> Result<(), Full> {
+    // One format code stands for all parameters, and one for all columns: 1 is binary.
+    const BINARY: [u8; 4] = [0, 1, 0, 1];
     buf.message(Some(b'B'), |body| {
-        body.string("");
+        body.u8(0);
         body.string(statement);
-        // One format code stands for all parameters: 1 is binary.
-        body.i16(1);
-        body.i16(1);
+        body.bytes(&BINARY);
         body.count(count);
         parameters(body);
-        body.i16(1);
-        body.i16(1);
+        body.bytes(&BINARY);
     })
 }
 
@@ -142,14 +141,12 @@ impl KeyParameters {
     pub(super) fn write(self, body: &mut Body<'_>) {
         match self {
             Self::Bigint(key) => {
-                body.i32(8);
-                body.i64(key);
+                let [a, b, c, d, e, f, g, h] = key.to_be_bytes();
+                body.bytes(&[0, 0, 0, 8, a, b, c, d, e, f, g, h]);
             }
             Self::Pair(high, low) => {
-                body.i32(4);
-                body.i32(high);
-                body.i32(4);
-                body.i32(low);
+                let ([a, b, c, d], [e, f, g, h]) = (high.to_be_bytes(), low.to_be_bytes());
+                body.bytes(&[0, 0, 0, 4, a, b, c, d, 0, 0, 0, 4, e, f, g, h]);
             }
         }
     }

@@ -133,7 +133,7 @@ impl Op {
 
 impl Ledger {
     /// What is sent for an op. A try is for the request that the key's attempt is for.
-    pub(super) fn statement(&self, op: Op) -> Statement {
+    pub(crate) fn statement(&self, op: Op) -> Statement {
         let channel = op.entry as u8;
         match op.kind {
             OpKind::Listen => return Statement::Listen(channel),

@@ -1,7 +1,9 @@
 //! The statements that are to be sent, and how many of them go as one.
 
 use super::{Ledger, Op, OpKind};
-use crate::proto::statement::{ROWS_MAX, Run, Statement};
+#[cfg(test)]
+use crate::proto::statement::Statement;
+use crate::proto::statement::{ROWS_MAX, Run};
 
 /// From so many on, statements of one kind go as one with several rows. With pgbench (PostgreSQL
 /// 15, a prepared try and an unlock) such a round trip took as long as a plain one with 1 and with
@@ -15,7 +17,7 @@ const LOOK_MAX: usize = 4 * ROWS_MAX;
 /// What goes to the session next.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Next {
-    One(Op, Statement),
+    One(Op),
     /// So many from the front of the queue: [`Ledger::rows`].
     Several(Run, usize),
 }
@@ -24,16 +26,16 @@ impl Ledger {
     /// The next to be sent, where there is room for so many.
     pub(crate) fn next(&mut self, room: usize) -> Option<Next> {
         if self.outbox.len() < ROWS_MIN {
-            return self.peek_op().map(|(op, statement)| Next::One(op, statement));
+            return self.outbox.front().map(|op| Next::One(*op));
         }
         self.gather();
-        let (op, statement) = self.peek_op()?;
-        let Some((run, _)) = Run::of(&statement) else { return Some(Next::One(op, statement)) };
+        let op = *self.outbox.front()?;
+        let Some(run) = self.run_of(&op) else { return Some(Next::One(op)) };
         let like = |op: &&Op| self.run_of(op) == Some(run);
         let most = room.min(ROWS_MAX);
         let count = self.outbox.iter().take(most).take_while(like).count();
         Some(match count {
-            ..ROWS_MIN => Next::One(op, statement),
+            ..ROWS_MIN => Next::One(op),
             _ => Next::Several(run, count),
         })
     }
@@ -46,13 +48,14 @@ impl Ledger {
         })
     }
 
-    /// The next statement to send.
+    /// The next statement to send, alone.
+    #[cfg(test)]
     pub(crate) fn peek_op(&self) -> Option<(Op, Statement)> {
         let op = *self.outbox.front()?;
         Some((op, self.statement(op)))
     }
 
-    /// Tells that the statement of [`Ledger::peek_op`] is on its way.
+    /// Tells that the statement of the first one is on its way.
     pub(crate) fn pop_op(&mut self) {
         let Some(op) = self.outbox.pop_front() else { return };
         self.resend_at = self.resend_at.saturating_sub(1);

@@ -26,7 +26,7 @@ fn runs(ledger: &mut Ledger) -> Vec<(Run, Vec<i64>)> {
     let mut runs = Vec::new();
     while let Some(next) = ledger.next(ROWS_MAX) {
         let (run, count) = match next {
-            Next::One(_, statement) => (Run::of(&statement).expect("a try or a release").0, 1),
+            Next::One(op) => (Run::of(&ledger.statement(op)).expect("a try or a release").0, 1),
             Next::Several(run, count) => (run, count),
         };
         runs.push((run, ledger.rows(count).map(|(key, _)| key).collect()));
@@ -56,7 +56,7 @@ fn a_statement_has_so_many_rows_and_no_more() {
 fn a_few_are_sent_one_by_one_and_so_is_what_stands_between() {
     let (mut ledger, mut outcomes) = alternating(3);
     let kinds: Vec<_> = std::iter::from_fn(|| match ledger.next(ROWS_MAX)? {
-        Next::One(op, _) => {
+        Next::One(op) => {
             ledger.pop_op();
             Some(op.kind)
         }
