@@ -351,7 +351,7 @@ impl Gathering {
         round.answered += 1;
         let error = match answer {
             Ok(Reply::Granted(grant)) => {
-                let lock = Lock::new(key, grant, Arc::clone(&self.drive));
+                let lock = Lock::new(key, grant);
                 let into = if round.is_broken { &mut round.surplus } else { &mut self.held };
                 return into.push(lock);
             }

@@ -7,6 +7,7 @@ pub(crate) const ROOM: usize = 256;
 
 /// Puts a value behind the last one of a table that stays for long. Where there is no room for it,
 /// an eighth more is made: `Vec` would make as much again, of which half would be empty on average.
+#[inline]
 pub(crate) fn append<T>(table: &mut Vec<T>, value: T) {
     if table.len() == table.capacity() {
         table.reserve_exact((table.len() / 8).max(ROOM / 8));
@@ -29,6 +30,12 @@ pub(crate) struct Slab<T> {
 pub(crate) struct SlabKey {
     place: usize,
     generation: u64,
+}
+
+impl<T> Default for Slab<T> {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl<T> Slab<T> {
