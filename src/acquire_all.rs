@@ -283,7 +283,8 @@ impl Gathering {
             }
         }
         let deadline = timeout.map_or(Time::NEVER, |timeout| Time::now().after(timeout));
-        Ok(Self { drive, keys, context, deadline, mode, held: Held::default() })
+        let held = Held::with_room(keys.len());
+        Ok(Self { drive, keys, context, deadline, mode, held })
     }
 
     /// Gathers by blocking: the set, or `None` if one was refused.

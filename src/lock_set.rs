@@ -253,6 +253,11 @@ pub(crate) struct Held {
 }
 
 impl Held {
+    /// None, with room for so many.
+    pub(crate) fn with_room(count: usize) -> Self {
+        Self { locks: Vec::with_capacity(count) }
+    }
+
     pub(crate) fn push(&mut self, lock: Lock) {
         self.locks.push(lock);
     }
