@@ -253,7 +253,7 @@ impl Acquire {
         let answer = ask(&*self.drive, self.work(mode)?, &self.context, deadline)?;
         let Some(grant) = answer.granted() else { return Ok(None) };
         let until = self.told_at(&grant);
-        let lock = Lock::new(self.key, grant, self.drive);
+        let lock = Lock::new(self.key, grant);
         settling::wait(lock, until, deadline).map(Some)
     }
 
@@ -345,8 +345,7 @@ impl Acquiring {
                     self.state = State::Over(None);
                     let Some(grant) = answer?.granted() else { return Poll::Ready(Ok(None)) };
                     let until = self.acquire.told_at(&grant);
-                    let drive = Arc::clone(&self.acquire.drive);
-                    let lock = Lock::new(self.acquire.key, grant, drive);
+                    let lock = Lock::new(self.acquire.key, grant);
                     self.state = State::Settling(Settling::new(lock, until, self.deadline));
                 }
                 State::Settling(settling) => return settling.poll(cx).map_ok(Some),

@@ -283,7 +283,8 @@ impl Gathering {
             }
         }
         let deadline = timeout.map_or(Time::NEVER, |timeout| Time::now().after(timeout));
-        Ok(Self { drive, keys, context, deadline, mode, held: Held::default() })
+        let held = Held::with_room(keys.len());
+        Ok(Self { drive, keys, context, deadline, mode, held })
     }
 
     /// Gathers by blocking: the set, or `None` if one was refused.
@@ -351,7 +352,7 @@ impl Gathering {
         round.answered += 1;
         let error = match answer {
             Ok(Reply::Granted(grant)) => {
-                let lock = Lock::new(key, grant, Arc::clone(&self.drive));
+                let lock = Lock::new(key, grant);
                 let into = if round.is_broken { &mut round.surplus } else { &mut self.held };
                 return into.push(lock);
             }

@@ -5,17 +5,19 @@
 //! believed after the server had freed the lock. The wall clock is used nowhere: it can jump.
 //! [`Time::now`] is called by the shell only; the pure core is handed a `Time`.
 
+use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
-/// A point on the boot-time clock, in nanoseconds.
+/// A point on the boot-time clock, in nanoseconds. Never zero, so that an `Option` of it is no
+/// larger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Time(u64);
+pub(crate) struct Time(NonZeroU64);
 
 impl Time {
     /// Later than every real point: a deadline that never comes.
-    pub(crate) const NEVER: Self = Self(u64::MAX);
+    pub(crate) const NEVER: Self = Self(NonZeroU64::MAX);
     /// The clock's beginning: a deadline that has always passed.
-    pub(crate) const ZERO: Self = Self(0);
+    pub(crate) const ZERO: Self = Self(NonZeroU64::MIN);
 
     /// The present.
     pub(crate) fn now() -> Self {
@@ -28,7 +30,7 @@ impl Time {
         let time = rustix::time::clock_gettime(CLOCK);
         let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
         let nanos = u64::try_from(time.tv_nsec).unwrap_or(0);
-        Self(seconds.saturating_mul(NANOS_PER_SECOND).saturating_add(nanos))
+        Self::from_nanos(seconds.saturating_mul(NANOS_PER_SECOND).saturating_add(nanos))
     }
 
     /// This point and a span after it; [`Time::NEVER`] where that is out of range.
@@ -40,17 +42,20 @@ impl Time {
 
     /// The span from an earlier point to this one; zero where that point is not earlier.
     pub(crate) fn since(self, earlier: Self) -> Duration {
-        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+        Duration::from_nanos(self.0.get().saturating_sub(earlier.0.get()))
     }
 
     /// The nanoseconds, for an atomic or a message that carries a time through.
     pub(crate) const fn as_nanos(self) -> u64 {
-        self.0
+        self.0.get()
     }
 
-    /// The inverse of [`Time::as_nanos`].
+    /// The inverse of [`Time::as_nanos`]; zero is the clock's beginning, too.
     pub(crate) const fn from_nanos(nanos: u64) -> Self {
-        Self(nanos)
+        match NonZeroU64::new(nanos) {
+            Some(nanos) => Self(nanos),
+            None => Self::ZERO,
+        }
     }
 
     /// The point that corresponds to an `Instant`, by way of the span from now.
@@ -60,7 +65,8 @@ impl Time {
             Some(ahead) => now.after(ahead),
             None => {
                 let behind = reference.saturating_duration_since(instant);
-                Self(now.0.saturating_sub(u64::try_from(behind.as_nanos()).unwrap_or(u64::MAX)))
+                let behind = u64::try_from(behind.as_nanos()).unwrap_or(u64::MAX);
+                Self::from_nanos(now.as_nanos().saturating_sub(behind))
             }
         }
     }
@@ -90,6 +96,12 @@ mod tests {
         assert_eq!(Time::NEVER.after(Duration::from_secs(1)), Time::NEVER);
         assert_eq!(Time::ZERO.after(Duration::MAX), Time::NEVER);
         assert_eq!(Time::ZERO.since(Time::NEVER), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_point_that_may_be_missing_is_no_larger() {
+        assert_eq!(size_of::<Option<Time>>(), size_of::<u64>());
+        assert_eq!(Time::from_nanos(0), Time::ZERO);
     }
 
     #[test]

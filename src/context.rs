@@ -9,7 +9,7 @@
 //! right answer. What was once done stays done (invariant I8).
 
 use std::fmt;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -17,12 +17,13 @@ use std::time::{Duration, Instant};
 use crate::clock::Time;
 use crate::foreign;
 use crate::slab::{Slab, SlabKey};
+use crate::token::Token;
 
 mod done;
 mod hold;
 
 pub use done::{Done, DoneFuture};
-pub(crate) use hold::HoldContext;
+pub(crate) use hold::{HoldContext, Home};
 
 /// Why a context is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -196,14 +197,14 @@ impl Context {
             drop(links);
             return None;
         }
-        Some(WatchKey(links.watchers.insert(watcher)))
+        Some(WatchKey(links.more().watchers.insert(watcher)))
     }
 
     /// The inverse of [`Context::watch`].
     pub(crate) fn unwatch(&self, key: WatchKey) {
         if let Some(node) = &self.node {
             // The waker is dropped after the lock is let go: its drop is foreign code.
-            let watcher = node.links().watchers.remove(key.0);
+            let watcher = node.links().forget(key.0);
             drop(watcher);
         }
     }
@@ -212,7 +213,7 @@ impl Context {
         let mut node = Arc::new(Node::new());
         if let Some(fresh) = Arc::get_mut(&mut node) {
             fresh.deadline = deadline.min(self.deadline_time());
-            fresh.lease = self.node.as_ref().and_then(|parent| parent.lease.clone());
+            fresh.home = self.node.as_ref().and_then(|parent| parent.home.clone());
         }
         adopt(self, &node);
         Self { node: Some(node) }
@@ -240,17 +241,52 @@ struct Node {
     fate: AtomicU8,
     deadline: Time,
     /// For locks and their children: until when the server is known to keep the lock.
-    lease: Option<Arc<AtomicU64>>,
+    home: Option<Arc<Home>>,
     links: Mutex<Links>,
     changed: Condvar,
 }
 
+/// Who hears of a node's end. A process may hold many thousands of locks, each with a node; most
+/// have no parent but the background, and nobody who watches.
 struct Links {
+    /// For a lock of a set: the context of all of them, which is done when this is.
+    joint: Option<Weak<Node>>,
+    /// Made when it is first needed, and kept: a lock's node is used again.
+    more: Option<Box<More>>,
+}
+
+#[derive(Default)]
+struct More {
     /// Where this node is a watcher of its parent.
     parent: Option<(Arc<Node>, SlabKey)>,
     watchers: Slab<Watcher>,
     /// Threads that sleep on `changed`: waking none would still be a system call.
     sleepers: u32,
+    /// Of a lock that was asked for with one.
+    token: Option<Token>,
+}
+
+impl Links {
+    fn more(&mut self) -> &mut More {
+        self.more.get_or_insert_default()
+    }
+
+    fn take_parent(&mut self) -> Option<(Arc<Node>, SlabKey)> {
+        self.more.as_mut()?.parent.take()
+    }
+
+    /// Takes out a watcher.
+    fn forget(&mut self, key: SlabKey) -> Option<Watcher> {
+        self.more.as_mut()?.watchers.remove(key)
+    }
+
+    /// Takes out any one that is to hear of the end.
+    fn next(&mut self) -> Option<Watcher> {
+        match self.joint.take() {
+            Some(joint) => Some(Watcher::Child(joint)),
+            None => self.more.as_mut()?.watchers.pop(),
+        }
+    }
 }
 
 enum Watcher {
@@ -288,8 +324,8 @@ impl Node {
             cause: AtomicU8::new(LIVE),
             fate: AtomicU8::new(LIVE),
             deadline: Time::NEVER,
-            lease: None,
-            links: Mutex::new(Links { parent: None, watchers: Slab::new(), sleepers: 0 }),
+            home: None,
+            links: Mutex::new(Links { joint: None, more: None }),
             changed: Condvar::new(),
         }
     }
@@ -339,8 +375,8 @@ impl Node {
     }
 
     fn lease_until(&self) -> Time {
-        match &self.lease {
-            Some(lease) => Time::from_nanos(lease.load(Ordering::Acquire)),
+        match &self.home {
+            Some(home) => home.lease_until(),
             None => Time::NEVER,
         }
     }
@@ -368,14 +404,14 @@ impl Node {
         }
         let parent = {
             let mut links = self.links();
-            if links.sleepers > 0 {
+            if links.more.as_ref().is_some_and(|more| more.sleepers > 0) {
                 self.changed.notify_all();
             }
-            links.parent.take()
+            links.take_parent()
         };
         // One at a time, with the lock let go in between: wakers are foreign code.
         loop {
-            let watcher = self.links().watchers.pop();
+            let watcher = self.links().next();
             match watcher {
                 Some(Watcher::Child(child)) => children.extend(child.upgrade()),
                 Some(Watcher::Waker(waker)) => foreign::wake(waker),
@@ -383,7 +419,7 @@ impl Node {
             }
         }
         if let Some((parent, key)) = parent {
-            let entry = parent.links().watchers.remove(key);
+            let entry = parent.links().forget(key);
             drop(entry);
         }
     }
@@ -392,14 +428,14 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         let links = self.links.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let mut above = links.parent.take();
+        let mut above = links.take_parent();
         // Not recursive, like `finish`: the last child takes the whole chain with it.
         while let Some((parent, key)) = above {
-            let entry = parent.links().watchers.remove(key);
+            let entry = parent.links().forget(key);
             drop(entry);
             above = Arc::into_inner(parent).and_then(|mut node| {
                 let links = node.links.get_mut().unwrap_or_else(PoisonError::into_inner);
-                links.parent.take()
+                links.take_parent()
             });
         }
     }
@@ -415,11 +451,11 @@ fn adopt(parent: &Context, node: &Arc<Node>) {
             node.finish(cause);
         }
         None => {
-            let key = links.watchers.insert(Watcher::Child(Arc::downgrade(node)));
+            let key = links.more().watchers.insert(Watcher::Child(Arc::downgrade(node)));
             // A parent in the midst of finishing has latched its cause before it takes the lock
             // that is held here, so this child is either seen by it or sees the cause above.
             drop(links);
-            node.links().parent = Some((Arc::clone(parent), key));
+            node.links().more().parent = Some((Arc::clone(parent), key));
         }
     }
 }

@@ -38,17 +38,16 @@ use crate::token::Token;
 #[must_use = "a lock is released when it is dropped"]
 pub struct Lock {
     key: Key,
+    /// It knows the rest, and whose the lock is. The background once it was let go of.
     context: Context,
-    token: Option<Token>,
-    /// None once an unlock was answered.
-    hold: Option<HoldId>,
-    drive: Arc<dyn Drive>,
+    /// [`HoldId::NONE`] once there is nothing to release.
+    hold: HoldId,
 }
 
 impl Lock {
-    pub(crate) fn new(key: Key, grant: Grant, drive: Arc<dyn Drive>) -> Self {
-        let Grant { hold, context, token, .. } = grant;
-        Self { key, context, token, hold: Some(hold), drive }
+    pub(crate) fn new(key: Key, grant: Grant) -> Self {
+        let Grant { hold, context, .. } = grant;
+        Self { key, context, hold }
     }
 
     /// What is locked.
@@ -77,7 +76,7 @@ impl Lock {
     /// # }
     /// ```
     pub fn token(&self) -> Option<Token> {
-        self.token
+        self.context.token()
     }
 
     /// Makes an exclusive lock a shared one, and waits for the server's answer: one round trip.
@@ -105,7 +104,8 @@ impl Lock {
     /// ```
     pub fn downgrade(&mut self) -> Result<(), Error> {
         let Some(work) = self.downgrading()? else { return Ok(()) };
-        acquire::ask(&*self.drive, work, &Context::background(), Time::NEVER).map(drop)
+        let drive = self.drive().ok_or_else(closed)?;
+        acquire::ask(&*drive, work, &Context::background(), Time::NEVER).map(drop)
     }
 
     /// Awaits the same as [`Lock::downgrade`] blocks for. Runs on any executor.
@@ -132,15 +132,15 @@ impl Lock {
     /// ```
     pub async fn downgrade_async(&mut self) -> Result<(), Error> {
         let Some(work) = self.downgrading()? else { return Ok(()) };
-        let asking = Asking::new(self.drive(), work, Context::background(), Time::NEVER);
-        asking.await.map(drop)
+        let drive = self.drive().ok_or_else(closed)?;
+        Asking::new(drive, work, Context::background(), Time::NEVER).await.map(drop)
     }
 
     /// What a downgrade asks of the guard; `None` if there is nothing to ask.
     fn downgrading(&self) -> Result<Option<Work>, Error> {
         match self.context.fate() {
             Some(cause) => Err(Error::Lost { cause, outcome: Outcome::NotAcquired }),
-            None => Ok(self.hold.map(Work::Downgrade)),
+            None => Ok(self.hold().map(Work::Downgrade)),
         }
     }
 
@@ -217,10 +217,10 @@ impl Lock {
     /// # }
     /// ```
     pub fn unlock(mut self) -> Result<(), Error> {
-        let Some((hold, context)) = self.begin_unlock()? else { return Ok(()) };
+        let Some(mut leaving) = self.begin_unlock()? else { return Ok(()) };
         let background = Context::background();
-        let answer = acquire::ask(&*self.drive, Work::Unlock(hold), &background, Time::NEVER);
-        self.end_unlock(&context, answer)
+        let answer = acquire::ask(&**leaving.drive(), leaving.work(), &background, Time::NEVER);
+        leaving.hear(answer)
     }
 
     /// Awaits the same as [`Lock::unlock`] blocks for. Runs on any executor.
@@ -245,54 +245,42 @@ impl Lock {
     /// # }
     /// ```
     pub async fn unlock_async(mut self) -> Result<(), Error> {
-        let Some((hold, context)) = self.begin_unlock()? else { return Ok(()) };
-        // Dropped in here, the request is withdrawn first; then `self` releases what is left.
-        let (work, background) = (Work::Unlock(hold), Context::background());
-        let answer = Asking::new(self.drive(), work, background, Time::NEVER).await;
-        self.end_unlock(&context, answer)
+        let Some(mut leaving) = self.begin_unlock()? else { return Ok(()) };
+        // Dropped in here, the request is withdrawn first; then `leaving` releases what is left.
+        let (drive, background) = (Arc::clone(leaving.drive()), Context::background());
+        let answer = Asking::new(drive, leaving.work(), background, Time::NEVER).await;
+        leaving.hear(answer)
     }
 
-    /// The first half of [`Lock::unlock`]: ends the context. Gives what the guard is to release,
-    /// and the context that [`Lock::end_unlock`] wants; `None` if it is released already.
-    pub(crate) fn begin_unlock(&mut self) -> Result<Option<(HoldId, Context)>, Error> {
+    /// Ends the context. Gives what the guard is to release; `None` if it is released already.
+    pub(crate) fn begin_unlock(&mut self) -> Result<Option<Leaving>, Error> {
         match self.context.fate() {
             None => {}
             // With `release_on_cancel`, the requester's context has released it already.
             Some(Cause::Released) => return Ok(None),
             Some(cause) => return Err(Error::Lost { cause, outcome: Outcome::NotAcquired }),
         }
+        let Some(hold) = self.take_hold() else { return Ok(None) };
+        let drive = self.drive().ok_or_else(closed)?;
         let mut context = Context::background();
-        if self.drive.slots().releases_on_cancel() {
+        if drive.slots().releases_on_cancel() {
             // There, ending the context is a release of its own, which would overtake this one and
             // not wait for the server: so it is left to the guard to end it.
             std::mem::swap(&mut context, &mut self.context);
         } else {
             self.let_go();
         }
-        Ok(self.hold.map(|hold| (hold, context)))
+        Ok(Some(Leaving { drive, hold, context }))
     }
 
-    /// The second half: what the guard's answer means.
-    pub(crate) fn end_unlock(&mut self, context: &Context, answer: Answer) -> Result<(), Error> {
-        match answer {
-            // Without a slot to wait in it is released without an answer, as if dropped.
-            Err(Error::TooManyRequests { .. }) => Ok(()),
-            Err(Error::Lost { .. }) if context.fate() == Some(Cause::Released) => Ok(()),
-            answer => {
-                self.hold = None;
-                answer.map(drop)
-            }
-        }
-    }
-
-    /// The guard that holds it.
-    pub(crate) fn drive(&self) -> Arc<dyn Drive> {
-        Arc::clone(&self.drive)
+    /// The guard that holds it, as long as there is one and the context was not let go of.
+    pub(crate) fn drive(&self) -> Option<Arc<dyn Drive>> {
+        self.context.drive()
     }
 
     /// Where the lock is in the guard's table, to release it from elsewhere.
     pub(crate) fn hold(&self) -> Option<HoldId> {
-        self.hold
+        (self.hold != HoldId::NONE).then_some(self.hold)
     }
 
     /// Ends the context, and leaves in `hold` what there is to be released.
@@ -300,14 +288,14 @@ impl Lock {
         // A lock that the guard has seen lost is not known there any more. A lease that ran out is
         // only our own doubt.
         if self.context.fate().is_some_and(|cause| cause != Cause::LeaseExpired) {
-            self.hold = None;
+            self.hold = HoldId::NONE;
         }
         self.let_go();
     }
 
     /// Takes what is to be released once [`Lock::end`] was called.
     pub(crate) fn take_hold(&mut self) -> Option<HoldId> {
-        self.hold.take()
+        take(&mut self.hold)
     }
 
     /// Ends the context. Its last clone but the guard's is given up here, before the release is
@@ -320,15 +308,94 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
+        // Asked for before the context is let go of.
+        let drive = self.drive();
         self.end();
-        if self.drive.slots().release(self.hold.take()) {
+        if let Some(drive) = drive {
+            if drive.slots().release(self.take_hold()) {
+                drive.kick_release();
+            }
+        }
+    }
+}
+
+/// What has to be released of a lock, until the server's answer to that is there. Dropped before,
+/// it is released without an answer.
+pub(crate) struct Leaving {
+    drive: Arc<dyn Drive>,
+    hold: HoldId,
+    /// Of a lock that is released when its context is done: the guard ends it.
+    context: Context,
+}
+
+impl Leaving {
+    pub(crate) fn drive(&self) -> &Arc<dyn Drive> {
+        &self.drive
+    }
+
+    /// What the guard is asked for.
+    pub(crate) fn work(&self) -> Work {
+        Work::Unlock(self.hold)
+    }
+
+    /// What the guard's answer means.
+    pub(crate) fn hear(&mut self, answer: Answer) -> Result<(), Error> {
+        match answer {
+            // Without a slot to wait in it is released without an answer, as if dropped.
+            Err(Error::TooManyRequests { .. }) => Ok(()),
+            Err(Error::Lost { .. }) if self.context.fate() == Some(Cause::Released) => Ok(()),
+            answer => {
+                self.hold = HoldId::NONE;
+                answer.map(drop)
+            }
+        }
+    }
+
+    /// Whether it is still to be released.
+    pub(crate) fn is_held(&self) -> bool {
+        self.hold != HoldId::NONE
+    }
+
+    /// Takes what is left to be released.
+    pub(crate) fn take_hold(&mut self) -> Option<HoldId> {
+        // Given up before the release is queued, as by `Lock::let_go`.
+        self.context = Context::background();
+        take(&mut self.hold)
+    }
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        let hold = self.take_hold();
+        if self.drive.slots().release(hold) {
             self.drive.kick_release();
         }
     }
 }
 
+fn take(hold: &mut HoldId) -> Option<HoldId> {
+    let taken = std::mem::replace(hold, HoldId::NONE);
+    (taken != HoldId::NONE).then_some(taken)
+}
+
+/// The manager is gone, and with it the lock.
+fn closed() -> Error {
+    Error::Lost { cause: Cause::ManagerClosed, outcome: Outcome::NotAcquired }
+}
+
 impl fmt::Debug for Lock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Lock").field("key", &self.key).field("context", &self.context).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A process may hold many thousands.
+    #[test]
+    fn a_lock_is_small() {
+        assert!(size_of::<Lock>() <= 32, "{}", size_of::<Lock>());
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::batch::{AskedBy, Batch};
@@ -10,8 +11,8 @@ use crate::clock::Time;
 use crate::context::Context;
 use crate::error::Error;
 use crate::key::Key;
-use crate::lock::Lock;
-use crate::slots::{Answer, HoldId, Work};
+use crate::lock::{Leaving, Lock};
+use crate::slots::Answer;
 
 /// Locks that were acquired together, by [`Manager::acquire_all`](crate::Manager::acquire_all):
 /// dropping it releases all of them.
@@ -176,7 +177,7 @@ impl LockSet {
         {
             unlocking.hear(answer);
         }
-        unlocking.result
+        unlocking.result()
     }
 
     /// Awaits the same as [`LockSet::unlock`] blocks for. Runs on any executor.
@@ -201,7 +202,7 @@ impl LockSet {
     /// # }
     /// ```
     pub async fn unlock_async(mut self) -> Result<(), Error> {
-        // Dropped in here, the requests are withdrawn first; then `self` releases what is left.
+        // Dropped in here, the requests are withdrawn first; then what is left is released.
         let mut unlocking = self.held.unlock(AskedBy::Task);
         let background = Context::background();
         while let Some(batch) = &mut unlocking.batch {
@@ -209,7 +210,7 @@ impl LockSet {
             let Ok(Some(answer)) = answer else { break };
             unlocking.hear(answer);
         }
-        unlocking.result
+        unlocking.result()
     }
 }
 
@@ -252,6 +253,11 @@ pub(crate) struct Held {
 }
 
 impl Held {
+    /// None, with room for so many.
+    pub(crate) fn with_room(count: usize) -> Self {
+        Self { locks: Vec::with_capacity(count) }
+    }
+
     pub(crate) fn push(&mut self, lock: Lock) {
         self.locks.push(lock);
     }
@@ -265,20 +271,20 @@ impl Held {
     }
 
     /// Asks for the release of all of them in one batch.
-    fn unlock(&mut self, asked_by: AskedBy) -> Unlocking<'_> {
-        let drive = self.locks.first().map(Lock::drive);
+    fn unlock(&mut self, asked_by: AskedBy) -> Unlocking {
         let mut result = Ok(());
         let mut begun = VecDeque::with_capacity(self.locks.len());
         for lock in &mut self.locks {
             match lock.begin_unlock() {
-                Ok(Some((hold, context))) => begun.push_back((lock, hold, context)),
+                Ok(Some(leaving)) => begun.push_back(leaving),
                 Ok(None) => {}
                 Err(error) => result = result.and(Err(error)),
             }
         }
-        let mut unlocking = Unlocking { batch: None, begun, result };
+        let drive = begun.front().map(|leaving| Arc::clone(leaving.drive()));
+        let mut unlocking = Unlocking { batch: None, begun, unanswered: Vec::new(), result };
         let Some(drive) = drive else { return unlocking };
-        let works = unlocking.begun.iter().map(|(_, hold, _)| Work::Unlock(*hold));
+        let works = unlocking.begun.iter().map(Leaving::work);
         match Batch::submit(&drive, works, &Context::background(), asked_by) {
             Ok(batch) => unlocking.batch = Some(batch),
             Err(error) => {
@@ -289,34 +295,58 @@ impl Held {
     }
 }
 
-/// The release of a set under way.
-struct Unlocking<'a> {
+/// The release of a set under way. Dropped before its end, it releases what is left, together.
+struct Unlocking {
     /// None if nothing could be asked.
     batch: Option<Batch>,
     /// Whose answers are yet to come, in their order.
-    begun: VecDeque<(&'a mut Lock, HoldId, Context)>,
+    begun: VecDeque<Leaving>,
+    /// Those that will get none, but are to be released.
+    unanswered: Vec<Leaving>,
     result: Result<(), Error>,
 }
 
-impl Unlocking<'_> {
+impl Unlocking {
     /// Takes the next answer; the first error is the set's.
     fn hear(&mut self, answer: Answer) {
-        let Some((lock, _, context)) = self.begun.pop_front() else { return };
-        let ended = lock.end_unlock(&context, answer);
+        let Some(mut leaving) = self.begun.pop_front() else { return };
+        let ended = leaving.hear(answer);
+        if leaving.is_held() {
+            self.unanswered.push(leaving);
+        }
         if self.result.is_ok() {
             self.result = ended;
+        }
+    }
+
+    fn result(mut self) -> Result<(), Error> {
+        std::mem::replace(&mut self.result, Ok(()))
+    }
+}
+
+impl Drop for Unlocking {
+    fn drop(&mut self) {
+        // The requests are withdrawn before what they ask for is done without them.
+        self.batch = None;
+        let mut left: Vec<Leaving> =
+            self.unanswered.drain(..).chain(self.begun.drain(..)).collect();
+        let Some(drive) = left.first().map(|leaving| Arc::clone(leaving.drive())) else { return };
+        if drive.slots().release(left.iter_mut().filter_map(Leaving::take_hold)) {
+            drive.kick_release();
         }
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
+        // Asked for before the contexts are let go of.
+        let drive = self.locks.iter().find_map(Lock::drive);
         // Ending a context is foreign code: it comes before the queue's lock, under which the
         // releases become one batch.
         for lock in &mut self.locks {
             lock.end();
         }
-        let Some(drive) = self.locks.first().map(Lock::drive) else { return };
+        let Some(drive) = drive else { return };
         if drive.slots().release(self.locks.iter_mut().filter_map(Lock::take_hold)) {
             drive.kick_release();
         }

@@ -2,11 +2,13 @@
 //!
 //! A caller puts a request into a free slot and its number into the queue; the guard takes the
 //! queue, works, and puts the result into the slot; the caller takes the result and gives the slot
-//! back. Slots are set aside when the manager is made, and the queue keeps its room (invariant I6),
-//! so nothing on this way allocates. A caller that gives up leaves its slot to the guard, which
+//! back. Slots are [made in lots](places) and kept, and the queue keeps its room (invariant I6), so
+//! nothing on this way allocates. A caller that gives up leaves its slot to the guard, which
 //! gives it back: a lock that was granted in the meantime is released there (invariant I3).
 //!
 //! [`Drive`] is how callers reach the guard without knowing it.
+
+mod places;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -15,6 +17,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::thread::Thread;
 
+use self::places::{Phase, Places, Slot};
 use crate::clock::Time;
 use crate::context::Context;
 use crate::error::Error;
@@ -22,7 +25,6 @@ use crate::foreign;
 use crate::holders::Holders;
 use crate::key::Key;
 use crate::slab::ROOM;
-use crate::token::Token;
 use crate::warning::Warning;
 
 /// The guard, as callers see it.
@@ -99,12 +101,17 @@ pub(crate) struct HoldId {
     pub(crate) generation: u32,
 }
 
+impl HoldId {
+    /// No hold: there is no such place.
+    pub(crate) const NONE: Self = Self { index: u32::MAX, generation: 0 };
+}
+
 /// A granted lock on its way to its holder.
 #[derive(Debug)]
 pub(crate) struct Grant {
     pub(crate) hold: HoldId,
+    /// It has the fencing token.
     pub(crate) context: Context,
-    pub(crate) token: Option<Token>,
     /// Since when the session has the key, which it may have had other holders for.
     pub(crate) since: Time,
 }
@@ -173,7 +180,7 @@ pub(crate) enum Waiter {
 /// The slots and the queue.
 #[derive(Debug)]
 pub(crate) struct Slots {
-    slots: Box<[Mutex<Slot>]>,
+    places: Places,
     board: Mutex<Board>,
     /// Whether the queue has something in it; a hint that spares the lock.
     pending: AtomicBool,
@@ -189,36 +196,13 @@ struct Board {
     closed: bool,
 }
 
-#[derive(Debug)]
-struct Slot {
-    generation: u32,
-    phase: Phase,
-    poked: bool,
-    waiter: Option<Waiter>,
-}
-
-#[derive(Debug)]
-enum Phase {
-    Free,
-    /// The guard has yet to look at it.
-    Asked(Request),
-    /// The guard is at work; the owner waits.
-    Pending(Context),
-    /// The owner has gone; the guard gives the slot back.
-    Abandoned,
-    /// The result is there, for the owner to take.
-    Answered(Answer),
-}
-
 impl Slots {
     /// `requests` slots. In the queue there are at most one Request and one Abandon for each, one
     /// Release for each of `locks` holds, and with `release_on_cancel` a second one when its `Lock`
     /// is dropped.
     pub(crate) fn new(requests: u32, locks: u32, release_on_cancel: bool) -> Self {
-        let slot =
-            || Mutex::new(Slot { generation: 0, phase: Phase::Free, poked: false, waiter: None });
         Self {
-            slots: (0..requests).map(|_| slot()).collect(),
+            places: Places::new(requests),
             board: Mutex::new(Board {
                 free: (0..requests).rev().collect(),
                 queue: VecDeque::with_capacity(ROOM),
@@ -467,8 +451,7 @@ impl Slots {
     }
 
     fn slot(&self, slot: u32) -> MutexGuard<'_, Slot> {
-        // Nothing that can panic runs under these locks.
-        self.slots[slot as usize].lock().unwrap_or_else(PoisonError::into_inner)
+        self.places.slot(slot)
     }
 
     fn board(&self) -> MutexGuard<'_, Board> {

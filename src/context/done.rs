@@ -80,9 +80,9 @@ impl Done {
             // `finish` latches the cause before it takes this lock, so none is missed.
             if node.latched().is_none() {
                 let span = limit.min(node.certain_until()).since(now).min(LONGEST_SLEEP);
-                links.sleepers += 1;
+                links.more().sleepers += 1;
                 let woken = node.changed.wait_timeout(links, span);
-                woken.unwrap_or_else(PoisonError::into_inner).0.sleepers -= 1;
+                woken.unwrap_or_else(PoisonError::into_inner).0.more().sleepers -= 1;
             }
         }
     }

@@ -1,11 +1,37 @@
 //! The context of a held lock.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
 use super::{Cause, Context, LIVE, Node, Watcher, adopt, cause_of};
 use crate::clock::Time;
+use crate::slots::Drive;
+use crate::token::Token;
+
+/// What all locks of a manager have in common.
+#[derive(Debug)]
+pub(crate) struct Home {
+    /// Until when the session's locks are provably held, in nanoseconds of the boot-time clock.
+    lease_until: AtomicU64,
+    /// Who has the session. This keeps nothing alive.
+    drive: Weak<dyn Drive>,
+}
+
+impl Home {
+    pub(crate) fn new(drive: Weak<dyn Drive>) -> Self {
+        Self { lease_until: AtomicU64::new(0), drive }
+    }
+
+    /// Says until when the session's locks are provably held.
+    pub(crate) fn believe(&self, until: Time) {
+        self.lease_until.store(until.as_nanos(), Ordering::Release);
+    }
+
+    pub(super) fn lease_until(&self) -> Time {
+        Time::from_nanos(self.lease_until.load(Ordering::Acquire))
+    }
+}
 
 /// The context of one held lock, kept by the guard and used again once nobody else has it.
 #[derive(Debug, Clone)]
@@ -17,19 +43,30 @@ impl HoldContext {
         Self(Arc::new(Node::new()))
     }
 
-    /// Makes it a live child of the requester's context, believed for as long as `lease` says;
+    /// Makes it a live child of the requester's context, believed for as long as `home` says;
     /// hands it back unchanged when somebody still has a clone of its former life.
-    pub(crate) fn renew(&mut self, parent: &Context, lease: &Arc<AtomicU64>) -> bool {
+    pub(crate) fn renew(
+        &mut self,
+        parent: &Context,
+        home: &Arc<Home>,
+        token: Option<Token>,
+    ) -> bool {
         let Some(node) = Arc::get_mut(&mut self.0) else {
             return false;
         };
         node.cause = AtomicU8::new(LIVE);
         node.fate = AtomicU8::new(LIVE);
         node.deadline = parent.deadline_time();
-        node.links.get_mut().unwrap_or_else(PoisonError::into_inner).parent = None;
-        match &node.lease {
-            Some(own) if Arc::ptr_eq(own, lease) => {}
-            _ => node.lease = Some(Arc::clone(lease)),
+        let links = node.links.get_mut().unwrap_or_else(PoisonError::into_inner);
+        links.joint = None;
+        match &mut links.more {
+            Some(more) => (more.parent, more.token) = (None, token),
+            None if token.is_some() => links.more().token = token,
+            None => {}
+        }
+        match &node.home {
+            Some(own) if Arc::ptr_eq(own, home) => {}
+            _ => node.home = Some(Arc::clone(home)),
         }
         adopt(parent, &self.0);
         true
@@ -81,8 +118,9 @@ impl Context {
             }
             // Who is in the midst of finishing has latched its cause before it takes the lock that
             // is held here, as in `adopt`.
+            None if links.joint.is_none() => links.joint = Some(Arc::downgrade(other)),
             None => {
-                links.watchers.insert(Watcher::Child(Arc::downgrade(other)));
+                links.more().watchers.insert(Watcher::Child(Arc::downgrade(other)));
             }
         }
     }
@@ -93,6 +131,16 @@ impl Context {
             node.end_hold(Cause::Released);
             node.finish(Cause::Released);
         }
+    }
+
+    /// The fencing token that a lock was granted with.
+    pub(crate) fn token(&self) -> Option<Token> {
+        self.node.as_ref().and_then(|node| node.links().more.as_ref()?.token)
+    }
+
+    /// Whom the lock belongs to, as long as that is there.
+    pub(crate) fn drive(&self) -> Option<Arc<dyn Drive>> {
+        self.node.as_ref().and_then(|node| node.home.as_ref()?.drive.upgrade())
     }
 
     /// How the lock itself ended, whatever became of the requester's context.

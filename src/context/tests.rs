@@ -1,16 +1,22 @@
+use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::channel;
 use std::task::Wake;
 
 use super::*;
+use crate::slots::{Drive, Slots, Ticket};
+use crate::warning::Warning;
 
-fn lease(span: Duration) -> Arc<AtomicU64> {
-    Arc::new(AtomicU64::new(Time::now().after(span).as_nanos()))
+/// Nobody's.
+fn lease(span: Duration) -> Arc<Home> {
+    let lease = Home::new(Weak::<Nobody>::new());
+    lease.believe(Time::now().after(span));
+    Arc::new(lease)
 }
 
 /// A lock's context under a parent, believed in for a minute.
 fn hold(parent: &Context) -> HoldContext {
     let mut hold = HoldContext::new();
-    assert!(hold.renew(parent, &lease(Duration::from_secs(60))));
+    assert!(hold.renew(parent, &lease(Duration::from_secs(60)), None));
     hold
 }
 
@@ -115,10 +121,10 @@ fn a_watcher_is_woken_once_and_not_after_it_has_left() {
 fn an_expired_lease_is_never_believed_again() {
     let mut hold = HoldContext::new();
     let lease = lease(Duration::ZERO);
-    assert!(hold.renew(&Context::background(), &lease));
+    assert!(hold.renew(&Context::background(), &lease, None));
     let context = hold.context();
     assert_eq!(context.hold_remaining(), Duration::ZERO);
-    lease.store(Time::now().after(Duration::from_secs(60)).as_nanos(), Ordering::Release);
+    lease.believe(Time::now().after(Duration::from_secs(60)));
     assert_eq!(context.hold_remaining(), Duration::ZERO);
     assert_eq!(context.err(), Some(Cause::LeaseExpired));
     assert_eq!(context.fate(), Some(Cause::LeaseExpired));
@@ -129,10 +135,10 @@ fn an_expired_lease_is_never_believed_again() {
 fn who_was_told_of_an_expired_lease_does_not_hold_the_lock_again() {
     let mut hold = HoldContext::new();
     let lease = lease(Duration::ZERO);
-    assert!(hold.renew(&Context::background(), &lease));
+    assert!(hold.renew(&Context::background(), &lease, None));
     let context = hold.context();
     assert_eq!(context.err(), Some(Cause::LeaseExpired));
-    lease.store(Time::now().after(Duration::from_secs(60)).as_nanos(), Ordering::Release);
+    lease.believe(Time::now().after(Duration::from_secs(60)));
     assert_eq!(context.hold_remaining(), Duration::ZERO);
 }
 
@@ -191,7 +197,7 @@ fn the_loss_of_a_lock_reaches_the_work_under_it_and_not_the_requester() {
 #[test]
 fn work_under_a_lock_sees_its_lease_run_out() {
     let mut hold = HoldContext::new();
-    assert!(hold.renew(&Context::background(), &lease(Duration::from_millis(5))));
+    assert!(hold.renew(&Context::background(), &lease(Duration::from_millis(5)), None));
     let work = hold.context().with_timeout(Duration::from_secs(60));
     assert_eq!(work.done().wait(), Cause::LeaseExpired);
 }
@@ -202,10 +208,10 @@ fn a_context_is_used_again_only_when_nobody_has_kept_it() {
     let mut hold = hold(&parent);
     let kept = hold.context();
     hold.finish(Cause::Released);
-    assert!(!hold.renew(&parent, &lease(Duration::from_secs(60))));
+    assert!(!hold.renew(&parent, &lease(Duration::from_secs(60)), None));
     assert_eq!(kept.err(), Some(Cause::Released));
     drop(kept);
-    assert!(hold.renew(&parent, &lease(Duration::from_secs(60))));
+    assert!(hold.renew(&parent, &lease(Duration::from_secs(60)), None));
     assert_eq!(hold.context().err(), None);
 }
 
@@ -214,12 +220,12 @@ fn a_thousand_lives_leave_no_trace_in_the_parent() {
     let (parent, _keep) = Context::background().with_cancel();
     let mut hold = HoldContext::new();
     for _ in 0..1_000 {
-        assert!(hold.renew(&parent, &lease(Duration::from_secs(60))));
+        assert!(hold.renew(&parent, &lease(Duration::from_secs(60)), None));
         hold.finish(Cause::Released);
     }
     drop(parent.with_timeout(Duration::from_secs(60)));
     let node = parent.node.as_ref().expect("not the background");
-    assert!(node.links().watchers.pop().is_none());
+    assert!(node.links().next().is_none());
 }
 
 #[test]
@@ -239,7 +245,7 @@ fn a_joint_context_ends_with_the_first_of_its_locks_and_for_the_same_cause() {
         // Nothing that is left of it keeps the locks' contexts from being used again.
         drop(contexts);
         assert!(holds.iter_mut().all(HoldContext::is_unshared));
-        assert!(holds.iter_mut().all(|hold| hold.renew(&parent, &lease(Duration::MAX))));
+        assert!(holds.iter_mut().all(|hold| hold.renew(&parent, &lease(Duration::MAX), None)));
     }
     let gone = hold(&parent);
     gone.finish(Cause::ServerShutdown);
@@ -253,12 +259,64 @@ fn a_joint_context_ends_when_one_of_its_locks_was_doubted() {
     let holds = [(); 2].map(|()| {
         let mut hold = HoldContext::new();
         let until = lease(Duration::from_secs(60));
-        assert!(hold.renew(&Context::background(), &until));
+        assert!(hold.renew(&Context::background(), &until, None));
         (hold, until)
     });
     let contexts = holds.each_ref().map(|(hold, _)| hold.context());
     let joint = Context::joint(contexts.iter());
-    holds[1].1.store(Time::now().as_nanos(), Ordering::Release);
+    holds[1].1.believe(Time::now());
     assert!(contexts[1].hold_remaining().is_zero() && !contexts[0].hold_remaining().is_zero());
     assert_eq!(joint.err(), Some(Cause::LeaseExpired));
+}
+
+#[test]
+fn a_token_ends_with_the_life_it_was_given_for() {
+    let token = Token { timeline: 1, lsn: 7 };
+    let mut hold = HoldContext::new();
+    for given in [None, Some(token), None, Some(token)] {
+        assert!(hold.renew(&Context::background(), &lease(Duration::from_secs(60)), given));
+        assert_eq!(hold.context().token(), given);
+        hold.finish(Cause::Released);
+    }
+}
+
+/// Of two joint contexts, the second finds the place of the first taken.
+#[test]
+fn a_lock_ends_every_joint_context_that_it_is_in() {
+    let holds = [(); 2].map(|()| hold(&Context::background()));
+    let contexts = holds.each_ref().map(HoldContext::context);
+    let joints = [(); 3].map(|()| Context::joint(contexts.iter()));
+    holds[1].finish(Cause::Released);
+    assert!(joints.iter().all(|joint| joint.err() == Some(Cause::Released)));
+}
+
+/// There is one for each held lock.
+#[test]
+fn a_node_is_small() {
+    assert!(size_of::<Node>() <= 48, "{}", size_of::<Node>());
+}
+
+/// The guard of no lock.
+#[derive(Debug)]
+struct Nobody;
+
+impl Drive for Nobody {
+    fn slots(&self) -> &Slots {
+        unreachable!("nobody is asked")
+    }
+    fn kick(&self) {}
+    fn attend(&self, _: Ticket, _: bool) -> bool {
+        false
+    }
+    fn kick_release(&self) {}
+    fn drive(&self, _: Ticket, _: Time) -> bool {
+        false
+    }
+    fn poker(&self, _: Ticket) -> &Waker {
+        Waker::noop()
+    }
+    fn warnings(&self) -> Vec<Warning> {
+        Vec::new()
+    }
+    fn close(&self) {}
 }

@@ -3,7 +3,6 @@
 //! Contexts are used again: when a lock is released and nobody has kept its context, the next
 //! grant takes it, so that a cycle of lock and release allocates nothing.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::task::{Wake, Waker};
 
@@ -14,25 +13,20 @@ use crate::clock::Time;
 use crate::context::{Cause, Context, HoldContext};
 use crate::error::Error;
 use crate::proto::listing::Listing;
-use crate::slab::ROOM;
+use crate::slab::{ROOM, append};
 use crate::slots::{Drive, Grant, HoldId, Reply, Ticket};
 use crate::timer::{self, Alarm};
 
 /// The contexts of the held locks, by the hold's place.
 #[derive(Debug)]
 pub(crate) struct Holds {
-    held: Vec<Option<Held>>,
+    held: Vec<Option<HoldContext>>,
+    /// With `release_on_cancel`: what releases each lock when the requester's deadline passes.
+    alarms: Vec<Option<Alarm>>,
     /// Contexts that nobody has a clone of.
     unused: Vec<HoldContext>,
     limit: usize,
     release_on_cancel: bool,
-}
-
-#[derive(Debug)]
-struct Held {
-    context: HoldContext,
-    /// With `release_on_cancel`: releases the lock when the requester's deadline passes.
-    _alarm: Option<Alarm>,
 }
 
 impl Holds {
@@ -40,6 +34,7 @@ impl Holds {
         let limit = limit as usize;
         Self {
             held: Vec::with_capacity(ROOM),
+            alarms: Vec::new(),
             unused: Vec::with_capacity(ROOM),
             limit,
             release_on_cancel,
@@ -57,7 +52,7 @@ impl Holds {
 
     fn keep_unused(&mut self, mut context: HoldContext) {
         if self.unused.len() < self.limit && context.is_unshared() {
-            self.unused.push(context);
+            append(&mut self.unused, context);
         }
     }
 }
@@ -72,26 +67,25 @@ pub(crate) struct Settler<'a> {
 impl Settler<'_> {
     /// A hold is over: its context is done, and its memory is kept for the next.
     fn retire(&mut self, hold: HoldId, cause: Cause) {
-        let place = self.holds.held.get_mut(hold.index as usize);
-        if let Some(held) = place.and_then(Option::take) {
-            if self.holds.release_on_cancel {
-                held.context.notice_deadline();
-            }
-            held.context.finish(cause);
-            self.holds.keep_unused(held.context);
+        let place = hold.index as usize;
+        let Some(context) = self.holds.held.get_mut(place).and_then(Option::take) else { return };
+        if self.holds.release_on_cancel {
+            context.notice_deadline();
         }
+        context.finish(cause);
+        self.holds.keep_unused(context);
+        drop(self.holds.alarms.get_mut(place).and_then(Option::take));
     }
 
-    fn watch(&self, hold: HoldId, context: &Context) -> Option<Alarm> {
-        if !self.holds.release_on_cancel {
-            return None;
-        }
+    /// For `release_on_cancel`.
+    fn watch(&mut self, hold: HoldId, context: &Context) {
         let waker = Waker::from(Arc::new(Releaser { shared: self.shared.this.clone(), hold }));
         // A context that is done already is not watched: it is released at once.
         if context.watch(&waker).is_none() {
             waker.wake_by_ref();
         }
-        timer::wake_at(context.deadline_time(), &waker)
+        let alarm = timer::wake_at(context.deadline_time(), &waker);
+        put(&mut self.holds.alarms, hold.index as usize, alarm);
     }
 }
 
@@ -99,18 +93,16 @@ impl Sink for Settler<'_> {
     fn granted(&mut self, ticket: Ticket, hold: HoldId, terms: Terms) -> bool {
         let Some(parent) = self.shared.slots.context(ticket) else { return false };
         let mut held = self.holds.take_unused();
-        let renewed = held.renew(&parent, &self.shared.lease_until);
+        let Terms { token, since } = terms;
+        let renewed = held.renew(&parent, &self.shared.home, token);
         debug_assert!(renewed, "unused contexts are unshared");
         let context = held.context();
-        let place = hold.index as usize;
-        if self.holds.held.len() <= place {
-            self.holds.held.resize_with(place + 1, || None);
+        if self.holds.release_on_cancel {
+            self.watch(hold, &context);
         }
-        let alarm = self.watch(hold, &context);
         // In its place before anybody hears of it: a loss must find it.
-        self.holds.held[place] = Some(Held { context: held, _alarm: alarm });
-        let Terms { token, since } = terms;
-        let grant = Grant { hold, context, token, since };
+        put(&mut self.holds.held, hold.index as usize, Some(held));
+        let grant = Grant { hold, context, since };
         let wanted = self.shared.slots.answer(ticket, Ok(Reply::Granted(grant))).is_ok();
         if !wanted {
             self.retire(hold, Cause::Released);
@@ -142,7 +134,7 @@ impl Sink for Settler<'_> {
 
     fn believed(&mut self, until: Time) {
         // All locks of an earlier session were marked when that one ended (I8).
-        self.shared.lease_until.store(until.as_nanos(), Ordering::Release);
+        self.shared.home.believe(until);
     }
 
     fn released(&mut self, hold: HoldId) {
@@ -152,6 +144,14 @@ impl Sink for Settler<'_> {
     fn lost(&mut self, hold: HoldId, cause: Cause) {
         self.retire(hold, cause);
     }
+}
+
+/// Puts a value in its place of a table, which becomes long enough for it.
+fn put<T>(table: &mut Vec<Option<T>>, place: usize, value: Option<T>) {
+    while table.len() <= place {
+        append(table, None);
+    }
+    table[place] = value;
 }
 
 /// Releases a lock when its context is done, for `Config::release_on_cancel`.

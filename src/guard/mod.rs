@@ -66,6 +66,7 @@ use self::tls::Tls;
 use self::turn::{Guard, Reading};
 use crate::clock::Time;
 use crate::config::{Config, Plan};
+use crate::context::Home;
 use crate::error::Error;
 use crate::proto::session::SessionLimits;
 use crate::slab::ROOM;
@@ -78,8 +79,7 @@ pub(crate) struct Shared {
     pub(crate) this: Weak<Self>,
     pub(crate) slots: Slots,
     pub(crate) seat: Mutex<Seat>,
-    /// Until when the session's locks are provably held, in nanoseconds of the boot-time clock.
-    pub(crate) lease_until: Arc<AtomicU64>,
+    pub(crate) home: Arc<Home>,
     pub(crate) closing: AtomicBool,
     /// Whether a caller with the seat sleeps, and a byte in the pipe would wake it.
     driver_sleeps: AtomicBool,
@@ -209,7 +209,7 @@ fn build(
         this: this.clone(),
         slots,
         seat: Mutex::new(Seat { guard, driver_wakes, linger }),
-        lease_until: Arc::new(AtomicU64::new(0)),
+        home: Arc::new(Home::new(this.clone())),
         closing: AtomicBool::new(false),
         driver_sleeps: AtomicBool::new(false),
         driver_waker,

@@ -105,7 +105,7 @@ impl Guard {
         self.flush(shared, now);
         // Written after every lost lock was marked, so that a new session's lease covers none of
         // them; the order is what `Node::cause_now` relies on (I8).
-        shared.lease_until.store(self.core.lease_until().as_nanos(), Ordering::Release);
+        shared.home.believe(self.core.lease_until());
         shared.wanted.store(self.core.is_wanted(), Ordering::SeqCst);
     }
 
@@ -138,7 +138,7 @@ impl Guard {
         self.core.closed();
         self.hang_up();
         self.connector.cancel();
-        shared.lease_until.store(0, Ordering::Release);
+        shared.home.believe(Time::ZERO);
         // What came in between the two is refused by a core that is closed.
         self.take_submissions(shared);
         if let Some(first) = self.first.take() {

@@ -58,7 +58,9 @@ impl Ledger {
         sink: &mut impl Sink,
     ) -> Result<(), Disagreement> {
         let state = &mut self.entries[entry as usize];
-        let Attempt::Trying { ticket, .. } = state.attempt else { return Err(Disagreement) };
+        let (true, Some(ticket)) = (state.attempt.is_trying(), state.attempted()) else {
+            return Err(Disagreement);
+        };
         let is_registering = kind == OpKind::Register;
         match value {
             Value::Probed if is_registering => state.probed += 1,
@@ -127,9 +129,9 @@ impl Ledger {
         while self.tellers.iter().any(|teller| teller.is_of(op)) {
             self.tell(op, sink)?;
         }
-        let state = &mut self.entries[entry as usize];
-        state.downgrading = false;
-        if let Some(teller) = state.owed.take() {
+        self.entries[entry as usize].downgrading = false;
+        if let Some(at) = self.owed.iter().position(|(of, _)| *of == entry) {
+            let (_, teller) = self.owed.swap_remove(at);
             self.give_back(entry, 0, teller);
         }
         self.advance(entry, sink);
@@ -179,10 +181,10 @@ impl Ledger {
         let state = &mut self.entries[entry as usize];
         match value {
             Value::Told => {
-                self.rivals.told(state.key, self.now);
+                self.rivals.told(state.key(), self.now);
                 self.track(entry);
             }
-            Value::Quiet => self.rivals.quiet(state.key),
+            Value::Quiet => self.rivals.quiet(state.key()),
             _ => return Err(Disagreement),
         }
         Ok(())
@@ -197,11 +199,12 @@ impl Ledger {
     }
 
     fn cleared(&mut self, entry: u32, sink: &mut impl Sink) -> Result<(), Disagreement> {
-        let Attempt::Reconciling { ticket, error } = &mut self.entries[entry as usize].attempt
-        else {
+        let state = &self.entries[entry as usize];
+        let (Attempt::Reconciling, Some(ticket)) = (state.attempt, state.attempted()) else {
             return Err(Disagreement);
         };
-        let (ticket, error) = (*ticket, error.take().map_or(Error::Closed, |error| *error));
+        let at = self.failures.iter().position(|(of, _)| *of == entry).ok_or(Disagreement)?;
+        let (_, error) = self.failures.swap_remove(at);
         self.end_attempt(entry);
         self.unlisted(entry);
         let state = &mut self.entries[entry as usize];
@@ -241,7 +244,7 @@ impl Ledger {
         let entry = op.entry;
         let error = match error.sqlstate() {
             Some(SqlState::OUT_OF_MEMORY) => {
-                Error::LockTableFull { key: self.entries[entry as usize].key }
+                Error::LockTableFull { key: self.entries[entry as usize].key() }
             }
             _ => error,
         };
@@ -251,10 +254,10 @@ impl Ledger {
         let is_denied = error.sqlstate().is_some_and(|state| state.as_str() == "42501");
         let want = self.attempted(entry).map_or(Want::Exclusive, |request| request.want);
         let state = &mut self.entries[entry as usize];
-        match (op.kind, &state.attempt) {
-            (kind, Attempt::Trying { ticket, .. }) if kind.is_try() => {
-                let (ticket, error) = (*ticket, Some(Box::new(error)));
-                state.attempt = Attempt::Reconciling { ticket, error };
+        match (op.kind, state.attempt) {
+            (kind, Attempt::Trying | Attempt::Sent) if kind.is_try() => {
+                state.attempt = Attempt::Reconciling;
+                self.failures.push((entry, error));
                 self.push_op(Op::new(OpKind::Clear(want), entry));
                 Ok(())
             }
@@ -297,7 +300,7 @@ impl Ledger {
         sink: &mut impl Sink,
     ) -> Result<(), Disagreement> {
         self.push_op(Op::new(OpKind::Unknock, entry));
-        let ticket = self.entries[entry as usize].attempt.ticket().ok_or(Disagreement)?;
+        let ticket = self.entries[entry as usize].attempted().ok_or(Disagreement)?;
         self.end_attempt(entry);
         self.conclude(ticket, sink, |sink| sink.failed(ticket, error));
         self.advance(entry, sink);
@@ -360,10 +363,9 @@ impl Ledger {
         if !op.is_about_key() {
             return;
         }
-        if let (true, Attempt::Trying { sent, .. }) =
-            (op.kind.is_try(), &mut self.entries[op.entry as usize].attempt)
-        {
-            *sent = value;
+        let attempt = &mut self.entries[op.entry as usize].attempt;
+        if op.kind.is_try() && attempt.is_trying() {
+            *attempt = if value { Attempt::Sent } else { Attempt::Trying };
         }
     }
 

@@ -13,7 +13,7 @@ use crate::token::Token;
 /// processes get their turn.
 const HANDED_FOR: Duration = Duration::from_millis(5);
 /// See [`HANDED_FOR`].
-const HANDED_MAX: u32 = 256;
+const HANDED_MAX: u16 = 256;
 
 impl OpKind {
     /// Whether it may grant the key to the request of the attempt.
@@ -74,11 +74,10 @@ impl Ledger {
     pub(super) fn goes_along(&self, entry: u32, wish: Wish) -> bool {
         let state = &self.entries[entry as usize];
         let is_plural = |want| matches!(want, Want::Shared | Want::Slot(_));
-        let tail = self.requests.get(state.tail as usize);
-        matches!(state.attempt, Attempt::Trying { .. })
+        state.attempt.is_trying()
             && is_plural(wish.want)
             && self.attempted(entry).is_some_and(|request| is_plural(request.want))
-            && tail.is_none_or(|last| last.mode != Mode::Wait)
+            && self.last(entry).is_none_or(|last| last.mode != Mode::Wait)
     }
 
     /// Whether a request that does not want to wait went along with a try which has left nothing
@@ -111,7 +110,7 @@ impl Ledger {
         self.locks_used += 1;
         self.active += 1;
         let state = &mut self.entries[entry as usize];
-        state.attempt = Attempt::Trying { ticket, sent: false };
+        state.attempt(ticket);
         state.notified = false;
         self.push_op(Op::new(kind, entry));
     }
@@ -153,7 +152,7 @@ impl Ledger {
         token: Option<Token>,
         sink: &mut impl Sink,
     ) {
-        let Some(ticket) = self.entries[entry as usize].attempt.ticket() else { return };
+        let Some(ticket) = self.entries[entry as usize].attempted() else { return };
         let request = &self.requests[ticket.slot as usize];
         let held = match request.want {
             Want::Exclusive => Held::Exclusive,
@@ -241,8 +240,7 @@ impl Ledger {
         }
         self.active += u32::from(teller.is_some());
         if self.entries[entry as usize].downgrading {
-            self.entries[entry as usize].owed = Some(teller);
-            return;
+            return self.owed.push((entry, teller));
         }
         self.give_back(entry, hold.slot, teller);
         // Of a counted lock, somebody may wait for what others hold while this one is let go.
@@ -298,7 +296,7 @@ impl Ledger {
             if fenced {
                 // A token of its own is the server's to give, while the key stays ours.
                 self.active += 1;
-                state.attempt = Attempt::Trying { ticket, sent: false };
+                state.attempt(ticket);
                 self.push_op(Op::new(OpKind::Token, entry));
                 return true;
             }
@@ -314,7 +312,7 @@ impl Ledger {
 
     /// Somebody else has the key: who does not want to wait hears of it, the others wait.
     pub(super) fn refuse(&mut self, entry: u32, sink: &mut impl Sink) {
-        let Some(ticket) = self.entries[entry as usize].attempt.ticket() else { return };
+        let Some(ticket) = self.entries[entry as usize].attempted() else { return };
         self.end_attempt(entry);
         while let Some((along, Mode::Try | Mode::InTurn)) =
             self.first(entry).map(|(ticket, first)| (ticket, first.mode))

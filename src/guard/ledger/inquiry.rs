@@ -65,7 +65,7 @@ impl Ledger {
     /// What is sent for it.
     pub(super) fn inquiry(&self, op: Op) -> Statement {
         let entry = self.inquirer(op).and_then(|(_, entry)| self.entries.get(entry as usize));
-        Statement::Holders(parameters(entry.map_or(Key::Bigint(0), |entry| entry.key)))
+        Statement::Holders(parameters(entry.map_or(Key::Bigint(0), |entry| entry.key())))
     }
 
     /// Who has asked, and the entry of the key.

@@ -23,6 +23,7 @@
 
 mod answer;
 mod attempt;
+mod index;
 mod inquiry;
 mod op;
 mod outbox;
@@ -32,14 +33,15 @@ mod tables;
 mod tests;
 mod waiting;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
+use self::index::Index;
 pub(crate) use self::op::{Op, OpKind};
 pub(crate) use self::outbox::Next;
 use self::rivals::Rivals;
-use self::tables::{Attempt, End, Entry, Held, Hold, NONE, Request};
+use self::tables::{Attempt, Chains, End, Entry, Held, Hold, NONE, Request};
 use self::waiting::Channel;
-use super::jitter::{Jitter, KeyHasher};
+use super::jitter::Jitter;
 use crate::clock::Time;
 use crate::context::Cause;
 use crate::error::{Error, Outcome};
@@ -102,11 +104,18 @@ pub(crate) struct Ledger {
     online: bool,
     /// The time of the call: see [`Ledger::tick`].
     now: Time,
-    index: HashMap<(Key, bool), u32, KeyHasher>,
+    index: Index,
     entries: Vec<Entry>,
     free_entries: Vec<u32>,
     holds: Vec<Hold>,
     free_holds: Vec<u32>,
+    chains: Chains,
+    /// What holders of keys have let go of while a downgrade was under way, and who waits for the
+    /// answer to that. Sent in the same breath, the release could get ahead of a downgrade that has
+    /// to be sent again.
+    owed: Vec<(u32, Option<Ticket>)>,
+    /// Why the tries failed that are being reconciled.
+    failures: Vec<(u32, Error)>,
     requests: Vec<Request>,
     outbox: VecDeque<Op>,
     /// Empty but while the outbox is put in order.
@@ -159,12 +168,14 @@ impl Ledger {
             limits,
             online: false,
             now: Time::ZERO,
-            // Twice the room, so that removals do not make the table grow.
-            index: HashMap::with_capacity_and_hasher(2 * ROOM, KeyHasher::new(seed)),
+            index: Index::new(seed),
             entries: Vec::with_capacity(ROOM),
             free_entries: Vec::with_capacity(ROOM),
             holds: Vec::with_capacity(ROOM),
             free_holds: Vec::with_capacity(ROOM),
+            chains: Chains::default(),
+            owed: Vec::new(),
+            failures: Vec::new(),
             requests: vec![Request::UNKNOWN; limits.requests as usize],
             outbox: VecDeque::with_capacity(ROOM),
             gathered: outbox::gathered(),
@@ -331,9 +342,11 @@ impl Ledger {
                 continue;
             }
             let ticket = Ticket { slot, generation: request.generation };
-            let outcome = match &self.entries[request.entry as usize].attempt {
-                Attempt::Trying { ticket: of, sent: true } if *of == ticket => Outcome::Unknown,
-                Attempt::Reconciling { ticket: of, .. } if *of == ticket => Outcome::Unknown,
+            let state = &self.entries[request.entry as usize];
+            let outcome = match state.attempt {
+                Attempt::Sent | Attempt::Reconciling if state.attempted() == Some(ticket) => {
+                    Outcome::Unknown
+                }
                 _ => Outcome::NotAcquired,
             };
             let error = match cause {
@@ -385,24 +398,25 @@ impl Ledger {
             let mut tellers = self.tellers.iter();
             return tellers.find(|teller| teller.is_of(op)).map(|teller| teller.ticket.slot);
         }
-        match (&self.entries[op.entry as usize].attempt, op.kind) {
-            (Attempt::Trying { ticket, .. }, kind) if kind.is_try() => Some(ticket.slot),
-            (Attempt::Reconciling { ticket, .. }, OpKind::Clear(_)) => Some(ticket.slot),
-            _ => None,
-        }
+        let state = &self.entries[op.entry as usize];
+        let is_its = match op.kind {
+            OpKind::Clear(_) => state.attempt == Attempt::Reconciling,
+            kind => kind.is_try() && state.attempt.is_trying(),
+        };
+        state.attempted().filter(|_| is_its).map(|ticket| ticket.slot)
     }
 
     /// The keys held.
     #[cfg(test)]
     pub(crate) fn held(&self) -> impl Iterator<Item = Key> + '_ {
         let held = self.holds.iter().filter(|hold| hold.entry != NONE);
-        held.map(|hold| self.entries[hold.entry as usize].key)
+        held.map(|hold| self.entries[hold.entry as usize].key())
     }
 
     /// The keys for which the session is registered and waits, and how the first one wants it.
     #[cfg(test)]
     fn registered(&self) -> impl Iterator<Item = (Key, Want)> + '_ {
-        let known = self.index.values().copied();
+        let known = self.index.numbers();
         known.filter(|entry| self.entries[*entry as usize].listed).filter_map(|entry| {
             let (_, first) = self.first(entry)?;
             let state = &self.entries[entry as usize];
@@ -410,7 +424,7 @@ impl Ledger {
                 Want::Slot(count) => state.holders >= u32::from(count),
                 _ => state.held != Held::Nothing,
             };
-            (!is_ours).then_some((state.key, first.want))
+            (!is_ours).then_some((state.key(), first.want))
         })
     }
 

@@ -142,7 +142,7 @@ impl Ledger {
             OpKind::Inquire => return self.inquiry(op),
             _ => {}
         }
-        let key = parameters(self.entries[op.entry as usize].key);
+        let key = parameters(self.entries[op.entry as usize].key());
         let (want, fenced) = match self.attempted(op.entry) {
             Some(request) => (request.want, request.fenced),
             None => (Want::Exclusive, false),
@@ -192,14 +192,14 @@ impl Ledger {
             OpKind::ReleaseSlot(slot) => Some(slot),
             _ => None,
         });
-        for slot in self.holds_of(entry).map(|hold| hold.slot).chain(released) {
+        for slot in self.slots_of(entry).chain(released) {
             held[usize::from(slot / 8)] |= 1 << (slot % 8);
         }
         Slots { first: self.first_slot(entry), count, held }
     }
 
     fn first_slot(&self, entry: u32) -> i64 {
-        match self.entries[entry as usize].key {
+        match self.entries[entry as usize].key() {
             Key::Bigint(first) => first,
             Key::Pair(..) => 0,
         }

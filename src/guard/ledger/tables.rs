@@ -3,46 +3,44 @@
 
 use super::{Ledger, Op};
 use crate::clock::Time;
-use crate::error::Error;
 use crate::key::Key;
+use crate::slab::append;
 use crate::slots::{Mode, Ticket, Want};
 
-/// A key that somebody here holds, asks for, or lets go of.
+/// A key that somebody here holds, asks for, or lets go of. There is one for each held lock, so
+/// what seldom matters is kept elsewhere, and what is small is small here.
 #[derive(Debug)]
 pub(super) struct Entry {
-    /// Of a counted lock, the key of its first slot.
-    pub(super) key: Key,
-    pub(super) counted: bool,
+    /// The key in 64 bits; of a counted lock, that of its first slot.
+    number: i64,
+    space: Space,
     pub(super) attempt: Attempt,
+    /// The request that the attempt is for, if there is one.
+    attempted: Ticket,
     /// What the session has of the key once all statements queued so far were run, attempts apart.
     pub(super) held: Held,
-    /// How many holders there are here, and the first of them.
-    pub(super) holders: u32,
-    pub(super) first_hold: u32,
     /// A downgrade is under way: shared on the server's side, but nobody may join yet.
     pub(super) downgrading: bool,
-    /// The holder let go meanwhile, and may wait for the answer to that. Sent in the same breath,
-    /// the release could get ahead of a downgrade that has to be sent again.
-    pub(super) owed: Option<Option<Ticket>>,
+    /// How many holders there are here.
+    pub(super) holders: u32,
     /// Statements queued or in flight for this key.
     pub(super) ops: u32,
     /// Releases among them.
-    pub(super) releasing: u32,
+    pub(super) releasing: u16,
     /// Whether what was released last had been kept from other processes for long.
     pub(super) was_long: bool,
-    /// Queue of waiting requests, by slot.
+    /// The first of the queue of waiting requests, by its slot.
     pub(super) head: u32,
-    pub(super) tail: u32,
     /// Set while the key is in `cooling`.
     pub(super) retry_at: Option<Time>,
     /// Refusals in a row, for the backoff.
-    pub(super) refusals: u32,
+    pub(super) refusals: u8,
     /// Whether the session is registered as a waiter.
     pub(super) listed: bool,
     /// Registrations without a try that are not answered yet.
     pub(super) enlisting: u32,
     /// How often in a row a registration failed.
-    pub(super) probed: u32,
+    pub(super) probed: u8,
     /// Whether the session keeps new sharers out.
     pub(super) gate: bool,
     /// Whether a notification came while a try was under way.
@@ -50,25 +48,34 @@ pub(super) struct Entry {
     /// Since when the key has not been offered to other processes, and how often it was handed
     /// over here since then.
     pub(super) since: Time,
-    pub(super) handed: u32,
+    pub(super) handed: u16,
+}
+
+/// What an entry's number is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Space {
+    Bigint,
+    /// The first number above the second.
+    Pair,
+    /// The first slot of a counted lock.
+    Slots,
 }
 
 impl Entry {
-    fn new(key: Key, counted: bool) -> Self {
+    pub(super) fn new(key: Key, counted: bool) -> Self {
+        let (number, space) = packed(key, counted);
         Self {
-            key,
-            counted,
+            number,
+            space,
             attempt: Attempt::None,
+            attempted: Ticket { slot: NONE, generation: 0 },
             held: Held::Nothing,
-            holders: 0,
-            first_hold: NONE,
             downgrading: false,
-            owed: None,
+            holders: 0,
             ops: 0,
             releasing: 0,
             was_long: false,
             head: NONE,
-            tail: NONE,
             retry_at: None,
             refusals: 0,
             listed: false,
@@ -80,26 +87,57 @@ impl Entry {
             handed: 0,
         }
     }
+
+    /// Of a counted lock, the key of its first slot.
+    pub(super) fn key(&self) -> Key {
+        match self.space {
+            Space::Bigint | Space::Slots => Key::Bigint(self.number),
+            Space::Pair => Key::Pair((self.number >> 32) as i32, self.number as i32),
+        }
+    }
+
+    pub(super) fn is_of(&self, key: Key, counted: bool) -> bool {
+        (self.number, self.space) == packed(key, counted)
+    }
+
+    /// The request that is being tried, or reconciled.
+    pub(super) fn attempted(&self) -> Option<Ticket> {
+        (!self.attempt.is_none()).then_some(self.attempted)
+    }
+
+    /// A try for the request begins, which is not sent yet.
+    pub(super) fn attempt(&mut self, ticket: Ticket) {
+        self.attempt = Attempt::Trying;
+        self.attempted = ticket;
+    }
+}
+
+fn packed(key: Key, counted: bool) -> (i64, Space) {
+    match key {
+        Key::Bigint(number) if counted => (number, Space::Slots),
+        Key::Bigint(number) => (number, Space::Bigint),
+        Key::Pair(high, low) => (i64::from(high) << 32 | i64::from(low as u32), Space::Pair),
+    }
 }
 
 /// What is being done for one request.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Attempt {
     None,
-    Trying { ticket: Ticket, sent: bool },
-    Reconciling { ticket: Ticket, error: Option<Box<Error>> },
+    Trying,
+    /// The try is on its way.
+    Sent,
+    /// A try has failed, and what it may have taken is given back. Its error is in `failures`.
+    Reconciling,
 }
 
 impl Attempt {
-    pub(super) fn is_none(&self) -> bool {
-        matches!(self, Self::None)
+    pub(super) fn is_none(self) -> bool {
+        self == Self::None
     }
 
-    pub(super) fn ticket(&self) -> Option<Ticket> {
-        match self {
-            Self::None => None,
-            Self::Trying { ticket, .. } | Self::Reconciling { ticket, .. } => Some(*ticket),
-        }
+    pub(super) fn is_trying(self) -> bool {
+        matches!(self, Self::Trying | Self::Sent)
     }
 }
 
@@ -121,9 +159,46 @@ pub(super) struct Hold {
     pub(super) entry: u32,
     /// Of a counted lock.
     pub(super) slot: u16,
-    /// The chain of the key's holds.
-    next: u32,
-    previous: u32,
+}
+
+/// The chain of a counted lock's holds, by their places; other keys need none.
+#[derive(Debug, Default)]
+pub(super) struct Chains {
+    /// The first of each entry's.
+    first: Vec<u32>,
+    /// What comes before and after each hold.
+    beside: Vec<(u32, u32)>,
+}
+
+impl Chains {
+    fn first(&self, entry: u32) -> u32 {
+        self.first.get(entry as usize).copied().unwrap_or(NONE)
+    }
+
+    fn after(&self, hold: u32) -> u32 {
+        self.beside.get(hold as usize).map_or(NONE, |(_, next)| *next)
+    }
+
+    fn add(&mut self, entry: u32, hold: u32) {
+        reach(&mut self.first, entry as usize, NONE);
+        reach(&mut self.beside, hold as usize, (NONE, NONE));
+        let next = std::mem::replace(&mut self.first[entry as usize], hold);
+        if let Some((previous, _)) = self.beside.get_mut(next as usize) {
+            *previous = hold;
+        }
+        self.beside[hold as usize] = (NONE, next);
+    }
+
+    fn remove(&mut self, entry: u32, hold: u32) {
+        let (previous, next) = self.beside[hold as usize];
+        match self.beside.get_mut(previous as usize) {
+            Some((_, after)) => *after = next,
+            None => self.first[entry as usize] = next,
+        }
+        if let Some((before, _)) = self.beside.get_mut(next as usize) {
+            *before = previous;
+        }
+    }
 }
 
 /// What the ledger knows of a slot.
@@ -139,6 +214,7 @@ pub(super) struct Request {
     /// It was in a queue before, and counts as a waiter until it ends, also while it is tried.
     pub(super) waits: bool,
     pub(super) abandoned: bool,
+    /// Its neighbours in the queue, which is a ring.
     pub(super) next: u32,
     pub(super) previous: u32,
 }
@@ -169,8 +245,8 @@ pub(super) enum End {
 
 impl Ledger {
     pub(super) fn entry_of(&mut self, key: Key, counted: bool) -> Option<u32> {
-        if let Some(entry) = self.index.get(&(key, counted)) {
-            return Some(*entry);
+        if let Some(entry) = self.index.find(&self.entries, key, counted) {
+            return Some(entry);
         }
         let fresh = Entry::new(key, counted);
         let entry = match self.free_entries.pop() {
@@ -179,12 +255,12 @@ impl Ledger {
                 entry
             }
             None if self.entries.len() < self.entries_max() => {
-                self.entries.push(fresh);
+                append(&mut self.entries, fresh);
                 self.entries.len() as u32 - 1
             }
             None => return None,
         };
-        self.index.insert((key, counted), entry);
+        self.index.insert(&self.entries, entry);
         Some(entry)
     }
 
@@ -199,7 +275,7 @@ impl Ledger {
         let state = &self.entries[entry as usize];
         let is_used =
             !state.attempt.is_none() || state.holders > 0 || state.head != NONE || state.ops > 0;
-        if !is_used && self.index.remove(&(state.key, state.counted)).is_some() {
+        if !is_used && self.index.remove(&self.entries, entry) {
             debug_assert!(state.retry_at.is_none(), "who cools has a waiter");
             debug_assert!(!state.listed && !state.gate, "nobody waits, nobody is registered");
             self.free_entries.push(entry);
@@ -231,20 +307,19 @@ impl Ledger {
 
     /// A new hold of a key; there is room, since `locks_used` has counted it.
     pub(super) fn new_hold(&mut self, entry: u32, slot: u16) -> u32 {
-        let fresh = Hold { generation: 0, entry: NONE, slot: 0, next: NONE, previous: NONE };
+        let fresh = Hold { generation: 0, entry: NONE, slot: 0 };
         let index = self.free_holds.pop().unwrap_or_else(|| {
-            self.holds.push(fresh);
+            append(&mut self.holds, fresh);
             self.holds.len() as u32 - 1
         });
         let state = &mut self.entries[entry as usize];
-        let next = std::mem::replace(&mut state.first_hold, index);
         state.holders += 1;
-        if let Some(next) = self.holds.get_mut(next as usize) {
-            next.previous = index;
+        if state.space == Space::Slots {
+            self.chains.add(entry, index);
         }
         let hold = &mut self.holds[index as usize];
         let generation = hold.generation.wrapping_add(1);
-        *hold = Hold { generation, entry, slot, next, previous: NONE };
+        *hold = Hold { generation, entry, slot };
         index
     }
 
@@ -252,23 +327,21 @@ impl Ledger {
         let hold = self.holds[index as usize];
         let state = &mut self.entries[hold.entry as usize];
         state.holders -= 1;
-        match self.holds.get_mut(hold.previous as usize) {
-            Some(previous) => previous.next = hold.next,
-            None => state.first_hold = hold.next,
-        }
-        if let Some(next) = self.holds.get_mut(hold.next as usize) {
-            next.previous = hold.previous;
+        if state.space == Space::Slots {
+            self.chains.remove(hold.entry, index);
         }
         self.holds[index as usize].entry = NONE;
         self.free_holds.push(index);
         hold
     }
 
-    /// The holds of a key.
-    pub(super) fn holds_of(&self, entry: u32) -> impl Iterator<Item = &Hold> + '_ {
-        let first = self.entries[entry as usize].first_hold;
-        std::iter::successors(self.holds.get(first as usize), |hold| {
-            self.holds.get(hold.next as usize)
+    /// The slots that are held of a counted lock.
+    pub(super) fn slots_of(&self, entry: u32) -> impl Iterator<Item = u16> + '_ {
+        let mut next = self.chains.first(entry);
+        std::iter::from_fn(move || {
+            let hold = self.holds.get(next as usize)?;
+            next = self.chains.after(next);
+            Some(hold.slot)
         })
     }
 
@@ -283,52 +356,55 @@ impl Ledger {
 
     /// The request that the key's attempt is for.
     pub(super) fn attempted(&self, entry: u32) -> Option<&Request> {
-        let ticket = self.entries[entry as usize].attempt.ticket()?;
+        let ticket = self.entries[entry as usize].attempted()?;
         self.requests.get(ticket.slot as usize)
     }
 
+    /// The last waiter of a key: it comes before the first, in a ring.
+    pub(super) fn last(&self, entry: u32) -> Option<&Request> {
+        let first = self.requests.get(self.entries[entry as usize].head as usize)?;
+        self.requests.get(first.previous as usize)
+    }
+
     pub(super) fn enqueue(&mut self, entry: u32, slot: u32, end: End) {
-        let state = &self.entries[entry as usize];
-        let (next, previous) = match end {
-            End::Front => (state.head, NONE),
-            End::Back => (NONE, state.tail),
+        let head = &mut self.entries[entry as usize].head;
+        let (next, previous) = match self.requests.get(*head as usize) {
+            Some(first) => (*head, first.previous),
+            None => (slot, slot),
         };
+        if next == slot || matches!(end, End::Front) {
+            *head = slot;
+        }
+        self.requests[next as usize].previous = slot;
+        self.requests[previous as usize].next = slot;
         let request = &mut self.requests[slot as usize];
+        (request.next, request.previous) = (next, previous);
         request.queued = true;
-        request.next = next;
-        request.previous = previous;
         if !request.waits {
             request.waits = true;
             self.waiting += 1;
         }
-        self.link(entry, previous, next, slot, slot);
     }
 
     pub(super) fn dequeue(&mut self, slot: u32) {
         let request = &mut self.requests[slot as usize];
         request.queued = false;
         let (entry, next, previous) = (request.entry, request.next, request.previous);
-        self.link(entry, previous, next, next, previous);
-    }
-
-    /// Makes `previous` point forward to `forward`, and `next` back to `back`; the queue's ends
-    /// stand in for what is [`NONE`].
-    fn link(&mut self, entry: u32, previous: u32, next: u32, forward: u32, back: u32) {
-        let state = &mut self.entries[entry as usize];
-        match previous {
-            NONE => state.head = forward,
-            slot => self.requests[slot as usize].next = forward,
+        let head = &mut self.entries[entry as usize].head;
+        if *head == slot {
+            *head = if next == slot { NONE } else { next };
         }
-        match next {
-            NONE => state.tail = back,
-            slot => self.requests[slot as usize].previous = back,
-        }
+        self.requests[next as usize].previous = previous;
+        self.requests[previous as usize].next = next;
     }
 
     pub(super) fn clear(&mut self) {
         self.index.clear();
         self.entries.clear();
         self.free_entries.clear();
+        self.chains.first.clear();
+        self.owed.clear();
+        self.failures.clear();
         self.outbox.clear();
         self.tellers.clear();
         self.told.clear();
@@ -344,5 +420,12 @@ impl Ledger {
         for request in &mut self.requests {
             request.entry = NONE;
         }
+    }
+}
+
+/// Makes a list so long that it has this place.
+fn reach<T: Clone>(list: &mut Vec<T>, place: usize, value: T) {
+    if list.len() <= place {
+        list.resize(place + 1, value);
     }
 }

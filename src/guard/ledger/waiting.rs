@@ -31,7 +31,7 @@ const UNLISTED_MIN: Duration = Duration::from_millis(10);
 const UNLISTED_MAX: Duration = Duration::from_secs(1);
 
 /// So often in a row the registration may fail because somebody looked for waiters just then.
-const PROBED_MAX: u32 = 3;
+const PROBED_MAX: u8 = 3;
 
 /// For how long who has let go of a key lets those come first that wait for it elsewhere.
 const YIELDS_FOR: Duration = Duration::from_millis(4);
@@ -98,7 +98,8 @@ impl Ledger {
             subjects[1] = Some((first, true));
         }
         for subject in subjects.into_iter().flatten() {
-            let Some(entry) = self.index.get(&subject).copied() else { continue };
+            let (key, counted) = subject;
+            let Some(entry) = self.index.find(&self.entries, key, counted) else { continue };
             let state = &mut self.entries[entry as usize];
             // Holders that notify need not be asked after.
             state.refusals = 0;
@@ -163,7 +164,7 @@ impl Ledger {
     /// Whether a new request has to let others come first.
     pub(super) fn has_to_yield(&self, entry: u32) -> bool {
         let state = &self.entries[entry as usize];
-        let told_at = self.rivals.told_at(state.key, self.now);
+        let told_at = self.rivals.told_at(state.key(), self.now);
         self.waits_for_release(entry) || told_at.is_some_and(|at| self.now < at.after(YIELDS_FOR))
     }
 
@@ -171,7 +172,7 @@ impl Ledger {
     /// others waited not long ago, and after a hold so long that it is not known.
     pub(super) fn waits_for_release(&self, entry: u32) -> bool {
         let state = &self.entries[entry as usize];
-        let may_be_wanted = state.was_long || self.rivals.told_at(state.key, self.now).is_some();
+        let may_be_wanted = state.was_long || self.rivals.told_at(state.key(), self.now).is_some();
         state.releasing > 0 && may_be_wanted
     }
 
@@ -256,7 +257,7 @@ impl Ledger {
     }
 
     fn channel_of(&self, entry: u32) -> u8 {
-        companion::channel(super::op::parameters(self.entries[entry as usize].key))
+        companion::channel(super::op::parameters(self.entries[entry as usize].key()))
     }
 
     // ----- pauses -----

@@ -88,7 +88,7 @@ fn a_key_that_is_let_go_and_asked_for_again_is_released_first() {
     let tries = runs(&mut ledger);
     assert_eq!(tries, [(Run::TryLock, (0..8).collect())]);
     for op in 0..8 {
-        let entry = ledger.index[&(key(op), false)];
+        let entry = ledger.index.find(&ledger.entries, key(op), false).expect("it is held");
         let op = Op::new(OpKind::Try, entry);
         ledger.answered(op, Value::Yes, &mut outcomes).expect("it agrees");
     }
