@@ -25,9 +25,6 @@ pub(crate) fn ask(drive: &dyn Drive, work: Work, context: &Context, deadline: Ti
     let ticket = slots.submit(request, Waiter::Thread(thread::current()))?;
     let watch = context.watch(drive.poker(ticket));
     let answer = loop {
-        if let Some(answer) = slots.take(ticket) {
-            break answer;
-        }
         if let Some(cause) = gave_up(context, deadline) {
             break give_up(drive, ticket, cause);
         }
@@ -36,6 +33,9 @@ pub(crate) fn ask(drive: &dyn Drive, work: Work, context: &Context, deadline: Ti
         // Whoever brings news after this look unparks this thread.
         if !slots.has_news(ticket) {
             park_until(limit);
+        }
+        if let Some(answer) = slots.take(ticket) {
+            break answer;
         }
     };
     if let Some(watch) = watch {

@@ -240,6 +240,9 @@ impl Core {
         if self.ledger.is_recovering() {
             return;
         }
+        if !self.ledger.has_to_send() && now < lease.heartbeat_at() {
+            return;
+        }
         // Nothing is gained by more: they would wait in the server's socket, and every batch costs.
         if session.batches() >= BATCHES_MAX {
             return;

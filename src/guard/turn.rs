@@ -98,9 +98,11 @@ impl Guard {
         }
         let change = self.core.handle_timeout(now, &mut self.holds.settler(shared));
         self.apply(change, shared);
-        self.hear_witness(shared, now);
-        self.connect(shared, now);
-        self.work(shared, now);
+        if !self.core.is_ready() {
+            self.hear_witness(shared, now);
+            self.connect(shared, now);
+            self.work(shared, now);
+        }
         self.core.encode(now);
         self.flush(shared, now);
         // Written after every lost lock was marked, so that a new session's lease covers none of
@@ -123,6 +125,9 @@ impl Guard {
 
     /// A thread whose statement is in flight, and that could therefore take over.
     pub(crate) fn next_driver(&self, slots: &Slots) -> Option<u32> {
+        if self.core.active() == 0 {
+            return None;
+        }
         self.core.slots_in_flight().find(|slot| slots.is_waited_on_by_thread(*slot))
     }
 

@@ -375,9 +375,14 @@ impl Ledger {
         self.waiting
     }
 
+    /// Whether a statement is to be sent.
+    pub(crate) fn has_to_send(&self) -> bool {
+        !self.outbox.is_empty()
+    }
+
     /// Whether a request waits in a queue, or a statement to be sent.
     pub(crate) fn has_waiting(&self) -> bool {
-        self.waiting > 0 || !self.outbox.is_empty()
+        self.waiting > 0 || self.has_to_send()
     }
 
     /// Whether anybody here waits, or somebody elsewhere did a moment ago: then no release is put
