@@ -386,10 +386,13 @@ impl Ledger {
             let kind = if has_it_alone { OpKind::DropGate } else { OpKind::OpenGate };
             self.push_op(Op::new(kind, entry));
         }
-        let state = &self.entries[entry as usize];
-        if state.listed && is_idle && state.head == NONE {
-            self.unlisted(entry);
-            self.push_op(Op::new(OpKind::Delist, entry));
+        let state = &mut self.entries[entry as usize];
+        if is_idle && state.head == NONE {
+            state.heard = 0;
+            if state.listed {
+                self.unlisted(entry);
+                self.push_op(Op::new(OpKind::Delist, entry));
+            }
         }
     }
 }

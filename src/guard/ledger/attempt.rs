@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::tables::{Attempt, End, Held, Request};
 use super::{Ledger, Op, OpKind, Sink, Teller, Terms};
+use crate::clock::Time;
 use crate::error::Error;
 use crate::slots::{HoldId, Mode, Ticket, Want, Wish};
 use crate::token::Token;
@@ -113,6 +114,7 @@ impl Ledger {
         let state = &mut self.entries[entry as usize];
         state.attempt = Attempt::Trying { ticket, sent: false };
         state.notified = false;
+        state.poll_at = Time::NEVER;
         self.push_op(Op::new(kind, entry));
     }
 
@@ -166,6 +168,7 @@ impl Ledger {
         state.refusals = 0;
         state.probed = 0;
         state.notified = false;
+        state.heard = 0;
         self.locks_used += 1;
         self.hand(entry, slot, ticket, token, sink);
         // Also where the requester has gone: those who came along wait for what became of this try.

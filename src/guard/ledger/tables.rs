@@ -35,6 +35,12 @@ pub(super) struct Entry {
     pub(super) tail: u32,
     /// Set while the key is in `cooling`.
     pub(super) retry_at: Option<Time>,
+    /// When it is tried at the latest, whatever is heard of it.
+    pub(super) poll_at: Time,
+    /// Notifications since the first waiter has begun to wait, or the session had the key last.
+    pub(super) heard: u32,
+    /// Whether it has pressed since the latest of them: see [`Ledger::is_passed_over`].
+    pub(super) pressed: bool,
     /// Refusals in a row, for the backoff.
     pub(super) refusals: u32,
     /// Whether the session is registered as a waiter.
@@ -70,6 +76,9 @@ impl Entry {
             head: NONE,
             tail: NONE,
             retry_at: None,
+            poll_at: Time::NEVER,
+            heard: 0,
+            pressed: false,
             refusals: 0,
             listed: false,
             enlisting: 0,

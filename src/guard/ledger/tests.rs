@@ -11,6 +11,7 @@ mod channels;
 mod inquiry;
 mod model;
 mod outbox;
+mod ranks;
 mod server;
 mod skips;
 mod turns;
@@ -57,6 +58,9 @@ impl Sink for Outcomes {
         self.lost.push((hold, cause));
     }
 }
+
+/// A session of somebody else.
+const OTHER: i32 = 1_234;
 
 const LIMITS: LedgerLimits = LedgerLimits { locks: 3, requests: 8, waiters: 5 };
 
@@ -337,11 +341,11 @@ fn a_registered_waiter_asks_again_after_a_pause_that_grows_to_a_limit() {
 #[test]
 fn a_notification_leads_to_a_try_at_once_and_one_during_a_try_to_another() {
     let (mut ledger, mut outcomes) = waiting();
-    ledger.notified(key(8), &mut outcomes);
+    ledger.notified(key(8), OTHER, &mut outcomes);
     assert_eq!(ledger.peek_op(), None, "of another key");
-    ledger.notified(key(7), &mut outcomes);
+    ledger.notified(key(7), OTHER, &mut outcomes);
     let (op, _) = sent(&mut ledger);
-    ledger.notified(key(7), &mut outcomes);
+    ledger.notified(key(7), OTHER, &mut outcomes);
     assert_eq!(ledger.peek_op(), None, "one try at a time");
     ledger.answered(op, Value::No, &mut outcomes).expect("it agrees");
     assert_eq!(answer(&mut ledger, &mut outcomes, true), OpKind::Try);

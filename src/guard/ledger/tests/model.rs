@@ -243,11 +243,11 @@ impl World {
             }
             Message::Skipped(number) => ledger.skipped(Op::from_number(number)),
             Message::Synced => ledger.synced(),
-            Message::Notified(KeyParameters::Bigint(key)) => {
-                ledger.notified(Key::Bigint(key), outcomes);
+            Message::Notified(by, KeyParameters::Bigint(key)) => {
+                ledger.notified(Key::Bigint(key), by, outcomes);
             }
-            Message::Notified(KeyParameters::Pair(high, low)) => {
-                ledger.notified(Key::Pair(high, low), outcomes);
+            Message::Notified(by, KeyParameters::Pair(high, low)) => {
+                ledger.notified(Key::Pair(high, low), by, outcomes);
             }
         }
         true

@@ -74,9 +74,9 @@ fn a_fenced_waiter_takes_the_gate_when_it_can_have_it() {
     answer(&mut ledger, &mut outcomes, Value::Done);
     // Somebody else has the gate for now.
     assert_eq!(answer(&mut ledger, &mut outcomes, Value::Waits), OpKind::Register);
-    ledger.notified(key(7), &mut outcomes);
+    ledger.notified(key(7), OTHER, &mut outcomes);
     assert_eq!(answer(&mut ledger, &mut outcomes, Value::WaitsGated), OpKind::Retry);
-    ledger.notified(key(7), &mut outcomes);
+    ledger.notified(key(7), OTHER, &mut outcomes);
     let token = crate::proto::statement::Token { timeline: 1, lsn: 9 };
     let token = Value::Token(Some(token));
     assert_eq!(answer(&mut ledger, &mut outcomes, token), OpKind::Try, "with the token at once");
@@ -88,7 +88,7 @@ fn a_fenced_waiter_takes_the_gate_when_it_can_have_it() {
 fn a_waiter_that_is_notified_asks_as_often_as_one_that_has_just_begun() {
     let (mut ledger, mut outcomes) = waiting();
     for _ in 0..20 {
-        ledger.notified(key(7), &mut outcomes);
+        ledger.notified(key(7), OTHER, &mut outcomes);
         answer(&mut ledger, &mut outcomes, false);
     }
     assert!(ledger.next_retry().since(ledger.now) <= Duration::from_secs(1));
