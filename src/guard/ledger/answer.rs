@@ -29,8 +29,10 @@ impl Ledger {
             OpKind::Release | OpKind::ReleaseShared | OpKind::ReleaseSlot(_) => {
                 self.released(op, value, sink)?;
             }
-            OpKind::Unlock if value == Value::Yes => self.released(op, Value::Quiet, sink)?,
-            OpKind::Unlock => return Err(Disagreement),
+            kind if kind.is_plain() && value != Value::Yes => return Err(Disagreement),
+            OpKind::ShareToo => {}
+            OpKind::ShareOnly => self.downgraded(op, sink)?,
+            kind if kind.is_plain() => self.released(op, Value::Quiet, sink)?,
             OpKind::Downgrade => {
                 self.note_told(entry, value)?;
                 self.downgraded(op, sink)?;
@@ -260,9 +262,12 @@ impl Ledger {
             }
             // Permissions are looked at before anything is run, so the key is still held. It goes
             // back in the plain way, in the place of the release.
-            (OpKind::Release, _) if is_denied => {
-                state.ops += 1;
-                self.resend(Op { kind: OpKind::Unlock, ..op });
+            (kind, _) if kind.releases() && is_denied => {
+                for kind in kind.plain().into_iter().flatten() {
+                    self.entries[entry as usize].ops += 1;
+                    let tells = op.tells && kind != OpKind::ShareToo;
+                    self.resend(Op { kind, tells, entry });
+                }
                 Ok(())
             }
             // Without room in the server's lock table it can release, but not look whether

@@ -33,6 +33,32 @@ impl OpKind {
                 | Self::OpenGate
         )
     }
+
+    /// What a role does in its place that may not look whether somebody waits, or not tell them:
+    /// they find out by polling.
+    pub(super) fn plain(self) -> [Option<Self>; 2] {
+        match self {
+            Self::Release => [Some(Self::Unlock), None],
+            Self::ReleaseShared => [Some(Self::UnlockShared), None],
+            Self::ReleaseSlot(slot) => [Some(Self::UnlockSlot(slot)), None],
+            // In one batch. Should the second be skipped, it goes out again, and the first not.
+            Self::Downgrade => [Some(Self::ShareToo), Some(Self::ShareOnly)],
+            Self::OpenGate => [Some(Self::DropGate), None],
+            _ => [None, None],
+        }
+    }
+
+    /// Whether it is one of these, and about the key itself.
+    pub(super) fn is_plain(self) -> bool {
+        matches!(
+            self,
+            Self::Unlock
+                | Self::UnlockShared
+                | Self::UnlockSlot(_)
+                | Self::ShareToo
+                | Self::ShareOnly
+        )
+    }
 }
 
 impl Ledger {

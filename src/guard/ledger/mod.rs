@@ -145,7 +145,10 @@ struct Teller {
 
 impl Teller {
     fn is_of(&self, op: Op) -> bool {
-        let slot = if let OpKind::ReleaseSlot(slot) = op.kind { slot } else { 0 };
+        let slot = match op.kind {
+            OpKind::ReleaseSlot(slot) | OpKind::UnlockSlot(slot) => slot,
+            _ => 0,
+        };
         (self.entry, self.slot) == (op.entry, slot)
     }
 }

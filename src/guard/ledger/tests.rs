@@ -8,6 +8,7 @@ use crate::proto::statement::{ROWS_MAX, Run, Statement, Value};
 
 mod along;
 mod channels;
+mod denied;
 mod inquiry;
 mod model;
 mod outbox;
@@ -405,21 +406,6 @@ fn a_release_that_finds_no_room_to_look_for_waiters_is_one_and_tells_them() {
     ledger.synced();
     assert_eq!(answer(&mut ledger, &mut outcomes, true), OpKind::Wake);
     ledger.synced();
-    assert!(ledger.is_empty());
-}
-
-#[test]
-fn a_role_that_may_not_look_for_waiters_releases_in_the_plain_way() {
-    let (mut ledger, mut outcomes, hold) = held();
-    assert!(ledger.release_and_tell(ticket(1), hold, &mut outcomes));
-    let (op, _) = sent(&mut ledger);
-    let sqlstate = crate::error::SqlState::new(*b"42501");
-    let error = Error::Server { sqlstate, message: "permission denied".into() };
-    ledger.failed(op, error, &mut outcomes).expect("the session goes on");
-    ledger.synced();
-    assert!(outcomes.done.is_empty(), "not yet");
-    assert_eq!(answer(&mut ledger, &mut outcomes, true), OpKind::Unlock);
-    assert_eq!(outcomes.done, [ticket(1)]);
     assert!(ledger.is_empty());
 }
 
