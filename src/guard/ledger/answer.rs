@@ -270,8 +270,8 @@ impl Ledger {
                 }
                 Ok(())
             }
-            // Without room in the server's lock table it can release, but not look whether
-            // somebody waits, which takes a lock for a moment. They are told in any case.
+            // Without room in the server's lock table it has released (see the texts), but cannot
+            // look whether somebody waits, which takes a lock. They are told in any case.
             (kind, _) if kind.releases() && error.is_lock_table_full() => {
                 self.released_untold(op, sink)?;
                 self.settle(entry);
