@@ -100,7 +100,8 @@ impl Ledger {
         }
         if kind != OpKind::Token {
             state.since = self.now;
-            state.handed = 0;
+            // While other slots are held here, nothing was offered to other processes.
+            state.handed = if state.holders == 0 { 0 } else { state.handed };
         }
         self.granted(entry, slot, token, sink);
         Ok(())

@@ -292,7 +292,9 @@ impl Ledger {
             state.held = Held::Nothing;
         }
         state.releasing += 1;
-        let was_long = self.now >= state.since.after(HANDED_FOR);
+        state.handed = 0;
+        // Of a counted lock, `since` may be about another slot than this one.
+        let was_long = self.now >= state.since.after(HANDED_FOR) || state.holders > 0;
         state.was_long = was_long || state.was_long && state.releasing > 1;
         self.locks_used -= 1;
         if let Some(ticket) = teller {
