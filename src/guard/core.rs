@@ -427,7 +427,7 @@ impl Core {
                     if *own == process_id);
                 if !is_own {
                     self.ledger.tick(now);
-                    self.ledger.notified(convert::key(key), sink);
+                    self.ledger.notified(convert::key(key), process_id, sink);
                 }
                 Ok(())
             }

@@ -53,6 +53,7 @@ use std::time::Duration;
 
 use mio::unix::pipe;
 use mio::{Events, Poll, Token, Waker};
+use rustix::event::{PollFd, PollFlags, Timespec};
 
 use self::connect::Connector;
 use self::core::{Core, CoreConfig};
@@ -124,6 +125,9 @@ pub(crate) struct Seat {
 
 /// The token of the waker in the event loop.
 const WAKER: Token = Token(1);
+
+/// Sleeps that are shorter than this end on time, others up to a millisecond later.
+const FINE_BELOW: Duration = Duration::from_millis(5);
 
 /// How often the thread looks whether callers are still at work.
 const STAND_ASIDE: Duration = Duration::from_millis(2);
@@ -292,6 +296,7 @@ fn guard(shared: &Shared, mut poll: Poll) {
             continue;
         }
         // Interrupted or failed, the next turn tells; it looks at everything.
+        let timeout = timeout.map(|span| doze(&poll, span));
         let slept = poll.poll(&mut events, timeout);
         shared.watch.leave_event_loop();
         // An unfinished turn has used up its edge: it reads on without a new one.
@@ -299,6 +304,19 @@ fn guard(shared: &Shared, mut poll: Poll) {
             || until == Time::ZERO
             || events.iter().any(|event| event.token() != WAKER);
     }
+}
+
+/// The event loop's own timeouts are whole milliseconds. A shorter one is slept through here,
+/// unless there are events; what is left of it is for the event loop.
+fn doze(poll: &Poll, span: Duration) -> Duration {
+    if span.is_zero() || span >= FINE_BELOW {
+        return span;
+    }
+    let mut fds = [PollFd::new(poll.registry(), PollFlags::IN)];
+    let timeout = Timespec { tv_sec: 0, tv_nsec: span.subsec_nanos().into() };
+    // Interrupted, the next turn tells.
+    let _ = rustix::event::poll(&mut fds, Some(&timeout));
+    Duration::ZERO
 }
 
 /// Whether the calling thread is this one.

@@ -184,6 +184,32 @@ fn a_role_that_may_not_lock_pairs_is_told_so_by_the_request_and_goes_on() {
     assert_eq!(pg_locks_advisory(&mut cluster.sql()).len(), 1);
 }
 
+/// To look for waiters takes one of these, and to notify them the other: without it a key
+/// goes back all the same.
+#[test]
+fn a_role_that_may_not_notify_releases_whatever_it_holds_and_keeps_its_session() {
+    for function in ["pg_notify(text, text)", "pg_try_advisory_lock(int, int)"] {
+        let cluster =
+            cluster(&format!("REVOKE EXECUTE ON FUNCTION pg_catalog.{function} FROM PUBLIC"));
+        let manager = connect(as_app(&cluster));
+        let kept = lock(&manager, 1);
+        let context = Context::background();
+        let shared = manager.acquire(2).shared().context(&context).wait().expect("free");
+        shared.unlock().expect("it was held");
+        let slot = manager.acquire(3).slots(4).context(&context).wait().expect("free");
+        slot.unlock().expect("it was held");
+        let mut downgraded = manager.acquire(4).context(&context).wait().expect("free");
+        downgraded.downgrade().expect("it was held");
+        assert_eq!(pg_locks_advisory(&mut cluster.sql()).len(), 2, "what is held, and no more");
+        let other = connect(direct(&cluster));
+        let beside = other.acquire(4).shared().context(&context).wait().expect("it is shared");
+        beside.unlock().expect("it was held");
+        downgraded.unlock().expect("it was held");
+        assert!(kept.is_held(), "the session goes on");
+        lock(&other, 4).unlock().expect("it was held");
+    }
+}
+
 #[test]
 fn more_locks_than_half_of_the_servers_table_are_warned_about() {
     let small = TempCluster::builder().setting("max_locks_per_transaction", "10");

@@ -29,8 +29,10 @@ impl Ledger {
             OpKind::Release | OpKind::ReleaseShared | OpKind::ReleaseSlot(_) => {
                 self.released(op, value, sink)?;
             }
-            OpKind::Unlock if value == Value::Yes => self.released(op, Value::Quiet, sink)?,
-            OpKind::Unlock => return Err(Disagreement),
+            kind if kind.is_plain() && value != Value::Yes => return Err(Disagreement),
+            OpKind::ShareToo => {}
+            OpKind::ShareOnly => self.downgraded(op, sink)?,
+            kind if kind.is_plain() => self.released(op, Value::Quiet, sink)?,
             OpKind::Downgrade => {
                 self.note_told(entry, value)?;
                 self.downgraded(op, sink)?;
@@ -100,7 +102,8 @@ impl Ledger {
         }
         if kind != OpKind::Token {
             state.since = self.now;
-            state.handed = 0;
+            // While other slots are held here, nothing was offered to other processes.
+            state.handed = if state.holders == 0 { 0 } else { state.handed };
         }
         self.granted(entry, slot, token, sink);
         Ok(())
@@ -263,13 +266,16 @@ impl Ledger {
             }
             // Permissions are looked at before anything is run, so the key is still held. It goes
             // back in the plain way, in the place of the release.
-            (OpKind::Release, _) if is_denied => {
-                state.ops += 1;
-                self.resend(Op { kind: OpKind::Unlock, ..op });
+            (kind, _) if kind.releases() && is_denied => {
+                for kind in kind.plain().into_iter().flatten() {
+                    self.entries[entry as usize].ops += 1;
+                    let tells = op.tells && kind != OpKind::ShareToo;
+                    self.resend(Op { kind, tells, entry });
+                }
                 Ok(())
             }
-            // Without room in the server's lock table it can release, but not look whether
-            // somebody waits, which takes a lock for a moment. They are told in any case.
+            // Without room in the server's lock table it has released (see the texts), but cannot
+            // look whether somebody waits, which takes a lock. They are told in any case.
             (kind, _) if kind.releases() && error.is_lock_table_full() => {
                 self.released_untold(op, sink)?;
                 self.settle(entry);
@@ -388,10 +394,13 @@ impl Ledger {
             let kind = if has_it_alone { OpKind::DropGate } else { OpKind::OpenGate };
             self.push_op(Op::new(kind, entry));
         }
-        let state = &self.entries[entry as usize];
-        if state.listed && is_idle && state.head == NONE {
-            self.unlisted(entry);
-            self.push_op(Op::new(OpKind::Delist, entry));
+        let state = &mut self.entries[entry as usize];
+        if is_idle && state.head == NONE {
+            state.heard = 0;
+            if state.listed {
+                self.unlisted(entry);
+                self.push_op(Op::new(OpKind::Delist, entry));
+            }
         }
     }
 }

@@ -32,6 +32,32 @@ impl OpKind {
                 | Self::OpenGate
         )
     }
+
+    /// What a role does in its place that may not look whether somebody waits, or not tell them:
+    /// they find out by polling.
+    pub(super) fn plain(self) -> [Option<Self>; 2] {
+        match self {
+            Self::Release => [Some(Self::Unlock), None],
+            Self::ReleaseShared => [Some(Self::UnlockShared), None],
+            Self::ReleaseSlot(slot) => [Some(Self::UnlockSlot(slot)), None],
+            // In one batch. Should the second be skipped, it goes out again, and the first not.
+            Self::Downgrade => [Some(Self::ShareToo), Some(Self::ShareOnly)],
+            Self::OpenGate => [Some(Self::DropGate), None],
+            _ => [None, None],
+        }
+    }
+
+    /// Whether it is one of these, and about the key itself.
+    pub(super) fn is_plain(self) -> bool {
+        matches!(
+            self,
+            Self::Unlock
+                | Self::UnlockShared
+                | Self::UnlockSlot(_)
+                | Self::ShareToo
+                | Self::ShareOnly
+        )
+    }
 }
 
 impl Ledger {
@@ -165,6 +191,7 @@ impl Ledger {
         state.refusals = 0;
         state.probed = 0;
         state.notified = false;
+        state.heard = 0;
         self.locks_used += 1;
         self.hand(entry, slot, ticket, token, sink);
         // Also where the requester has gone: those who came along wait for what became of this try.
@@ -261,7 +288,9 @@ impl Ledger {
             state.held = Held::Nothing;
         }
         state.releasing += 1;
-        let was_long = self.now >= state.since.after(HANDED_FOR);
+        state.handed = 0;
+        // Of a counted lock, `since` may be about another slot than this one.
+        let was_long = self.now >= state.since.after(HANDED_FOR) || state.holders > 0;
         state.was_long = was_long || state.was_long && state.releasing > 1;
         self.locks_used -= 1;
         if let Some(ticket) = teller {

@@ -40,7 +40,7 @@ pub(crate) use self::op::{Op, OpKind};
 pub(crate) use self::outbox::Next;
 use self::rivals::Rivals;
 use self::tables::{Attempt, Chains, End, Entry, Held, Hold, NONE, Request};
-use self::waiting::Channel;
+use self::waiting::{Channel, Cooling};
 use super::jitter::Jitter;
 use crate::clock::Time;
 use crate::context::Cause;
@@ -127,8 +127,7 @@ pub(crate) struct Ledger {
     batch_failed: bool,
     /// Where the next skipped statement goes: before everything newer, behind its elders.
     resend_at: usize,
-    /// Entries whose first waiter is to be tried again at a time.
-    cooling: Vec<u32>,
+    cooling: Vec<Cooling>,
     /// No later than the earliest `retry_at`, or end of listening.
     next_retry: Time,
     channels: [Channel; CHANNELS as usize],
@@ -154,7 +153,10 @@ struct Teller {
 
 impl Teller {
     fn is_of(&self, op: Op) -> bool {
-        let slot = if let OpKind::ReleaseSlot(slot) = op.kind { slot } else { 0 };
+        let slot = match op.kind {
+            OpKind::ReleaseSlot(slot) | OpKind::UnlockSlot(slot) => slot,
+            _ => 0,
+        };
         (self.entry, self.slot) == (op.entry, slot)
     }
 }

@@ -26,6 +26,14 @@ pub(crate) enum OpKind {
     Release,
     /// Release an exclusive hold without a look for waiters, which this role may not take.
     Unlock,
+    /// The same with the last shared hold.
+    UnlockShared,
+    /// The same with a slot.
+    UnlockSlot(u16),
+    /// For such a role, the first half of a downgrade: share what is held alone.
+    ShareToo,
+    /// The second half: let go of what was held alone. Somebody waits for the answer.
+    ShareOnly,
     /// Release the last shared hold.
     ReleaseShared,
     /// Release a slot.
@@ -91,6 +99,10 @@ impl Op {
             OpKind::Unknock => (19, 0),
             OpKind::Unlock => (20, 0),
             OpKind::Inquire => (21, 0),
+            OpKind::UnlockShared => (22, 0),
+            OpKind::UnlockSlot(slot) => (23, slot),
+            OpKind::ShareToo => (24, 0),
+            OpKind::ShareOnly => (25, 0),
         };
         u64::from(self.entry) << 32 | u64::from(detail) << 16 | u64::from(self.tells) << 8 | kind
     }
@@ -120,6 +132,10 @@ impl Op {
             18 => OpKind::Knock,
             19 => OpKind::Unknock,
             21 => OpKind::Inquire,
+            22 => OpKind::UnlockShared,
+            23 => OpKind::UnlockSlot(detail),
+            24 => OpKind::ShareToo,
+            25 => OpKind::ShareOnly,
             _ => OpKind::Unlock,
         };
         Self { kind, tells: number >> 8 & 1 == 1, entry: (number >> 32) as u32 }
@@ -159,7 +175,13 @@ impl Ledger {
             }
             (OpKind::Retry, _) => Statement::Retry(key),
             (OpKind::Release, _) => Statement::Release(key),
-            (OpKind::Unlock, _) => Statement::Unlock(key),
+            (OpKind::Unlock | OpKind::ShareOnly, _) => Statement::Unlock(key),
+            (OpKind::UnlockShared, _) => Statement::UnlockShared(key),
+            (OpKind::UnlockSlot(slot), _) => {
+                let slot = self.first_slot(op.entry) | i64::from(slot);
+                Statement::Unlock(KeyParameters::Bigint(slot))
+            }
+            (OpKind::ShareToo, _) => Statement::TryLockShared(key),
             (OpKind::ReleaseShared, _) => Statement::ReleaseShared(key),
             (OpKind::ReleaseSlot(slot), _) => {
                 Statement::ReleaseSlot(self.first_slot(op.entry), slot)
@@ -189,7 +211,7 @@ impl Ledger {
         let mut held = [0; SLOT_BYTES];
         let behind = self.outbox.iter().filter(|op| op.entry == entry);
         let released = behind.filter_map(|op| match op.kind {
-            OpKind::ReleaseSlot(slot) => Some(slot),
+            OpKind::ReleaseSlot(slot) | OpKind::UnlockSlot(slot) => Some(slot),
             _ => None,
         });
         for slot in self.slots_of(entry).chain(released) {

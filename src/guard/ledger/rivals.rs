@@ -1,9 +1,10 @@
-//! Keys that other processes wait for, as the latest releases have said.
+//! Keys that other processes compete for, as releases and notifications say.
 //!
 //! A process that lets go of such a key and wants it again would be the first to ask, every time.
 //! It lets the others have their turn instead; for that it has to remember them for longer than
 //! it remembers the key. (After a long hold nothing needs to be remembered: see
-//! [`Ledger::waits_for_release`](super::Ledger).)
+//! [`Ledger::waits_for_release`](super::Ledger).) And who is notified together with many others
+//! lets those try first that have waited for longer; for that it has to know how many there are.
 
 use std::hash::BuildHasher;
 use std::time::Duration;
@@ -12,40 +13,36 @@ use super::super::jitter::KeyHasher;
 use crate::clock::Time;
 use crate::key::Key;
 
-/// How many keys are remembered: so many sets of so many places each. Where more come together in
-/// one set the oldest is forgotten, and then somebody is rude once.
-const SETS: usize = 64;
-/// See [`SETS`].
-const PLACES: usize = 4;
-
 /// For how long a key is taken to be wanted by others after a release has said so.
 pub(super) const WANTED_FOR: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct Rivals {
+    /// Keys of which releases here have notified others.
+    told: Table<(), 64>,
+    /// Who else lets go of a key. Made when the first notification comes: most never get one.
+    crowds: Option<Box<Table<Crowd, 16>>>,
     hasher: KeyHasher,
-    sets: [[Option<(Key, Time)>; PLACES]; SETS],
     /// When the latest release of any key has notified others.
     latest: Time,
 }
 
 impl Rivals {
     pub(super) fn new(seed: u64) -> Self {
-        Self {
-            hasher: KeyHasher::new(seed.rotate_left(8)),
-            sets: [[None; PLACES]; SETS],
-            latest: Time::ZERO,
-        }
+        let hasher = KeyHasher::new(seed.rotate_left(8));
+        Self { told: Table::new(hasher), crowds: None, hasher, latest: Time::ZERO }
     }
 
     /// A release has notified others.
     pub(super) fn told(&mut self, key: Key, now: Time) {
-        let set = &mut self.sets[self.set_of(key)];
-        let known = set.iter().position(|place| place.is_some_and(|(of, _)| of == key));
-        let oldest = || (0..PLACES).min_by_key(|at| set[*at].map(|(_, at)| at)).unwrap_or(0);
-        let at = known.unwrap_or_else(oldest);
-        set[at] = Some((key, now));
+        self.told.place(key, now, || ());
         self.latest = now;
+    }
+
+    /// Another session has let go of a key, and has notified us.
+    pub(super) fn heard(&mut self, key: Key, notifier: i32, now: Time) {
+        let crowds = self.crowds.get_or_insert_with(|| Box::new(Table::new(self.hasher)));
+        crowds.place(key, now, || Crowd::NOBODY).heard(notifier, now);
     }
 
     /// Whether a release of any key has notified others not long ago.
@@ -55,19 +52,146 @@ impl Rivals {
 
     /// A release has found nobody who waits.
     pub(super) fn quiet(&mut self, key: Key) {
-        for place in &mut self.sets[self.set_of(key)] {
-            place.take_if(|(of, _)| *of == key);
+        self.told.forget(key);
+        if let Some(crowds) = &mut self.crowds {
+            crowds.forget(key);
         }
     }
 
     /// When others were notified last, if that is not long ago.
     pub(super) fn told_at(&self, key: Key, now: Time) -> Option<Time> {
+        let at = self.told.get(key)?.used_at;
+        (now.since(at) < WANTED_FOR).then_some(at)
+    }
+
+    /// How many other sessions have the key by turns: see [`Crowd::size`].
+    pub(super) fn crowd(&self, key: Key) -> u32 {
+        self.crowd_of(key).map_or(0, Crowd::size)
+    }
+
+    /// The time between the latest two notifications.
+    pub(super) fn interval(&self, key: Key) -> Duration {
+        self.crowd_of(key).map_or(Duration::ZERO, |crowd| crowd.heard_at.since(crowd.heard_before))
+    }
+
+    fn crowd_of(&self, key: Key) -> Option<&Crowd> {
+        Some(&self.crowds.as_ref()?.get(key)?.value)
+    }
+}
+
+/// What is remembered of keys: so many sets of [`PLACES`] each. Where more keys come together in
+/// one set the oldest is forgotten, and then somebody is rude once.
+#[derive(Debug)]
+struct Table<T, const SETS: usize> {
+    hasher: KeyHasher,
+    sets: [[Option<Place<T>>; PLACES]; SETS],
+}
+
+/// See [`Table`].
+const PLACES: usize = 4;
+
+#[derive(Debug, Clone, Copy)]
+struct Place<T> {
+    key: Key,
+    used_at: Time,
+    value: T,
+}
+
+impl<T: Copy, const SETS: usize> Table<T, SETS> {
+    fn new(hasher: KeyHasher) -> Self {
+        Self { hasher, sets: [[None; PLACES]; SETS] }
+    }
+
+    fn get(&self, key: Key) -> Option<&Place<T>> {
         let mut known = self.sets[self.set_of(key)].iter().flatten();
-        let (_, at) = known.find(|(of, _)| *of == key)?;
-        (now.since(*at) < WANTED_FOR).then_some(*at)
+        known.find(|place| place.key == key)
+    }
+
+    /// The place of a key, which may have been that of another one until now.
+    fn place(&mut self, key: Key, now: Time, fresh: impl FnOnce() -> T) -> &mut T {
+        let set = &mut self.sets[self.set_of(key)];
+        let known =
+            set.iter().position(|place| place.as_ref().is_some_and(|place| place.key == key));
+        let used_at = |at: &usize| set[*at].as_ref().map(|place| place.used_at);
+        let at = known.unwrap_or_else(|| (0..PLACES).min_by_key(used_at).unwrap_or(0));
+        if known.is_none() {
+            set[at] = None;
+        }
+        let place = set[at].get_or_insert_with(|| Place { key, used_at: now, value: fresh() });
+        place.used_at = now;
+        &mut place.value
+    }
+
+    fn forget(&mut self, key: Key) {
+        for place in &mut self.sets[self.set_of(key)] {
+            place.take_if(|place| place.key == key);
+        }
     }
 
     fn set_of(&self, key: Key) -> usize {
         (self.hasher.hash_one(key) % SETS as u64) as usize
+    }
+}
+
+/// The other sessions that let go of a key.
+#[derive(Debug, Clone, Copy)]
+struct Crowd {
+    /// The latest one first.
+    known: [Rival; CROWD_MAX],
+    len: u16,
+    /// How many notifications there were, when the latest was, and the one before.
+    heard: u16,
+    heard_at: Time,
+    heard_before: Time,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Rival {
+    /// As many bits of its process number as there is room for. Two that have them in common count
+    /// as one.
+    process: u16,
+    /// Which notification was its latest.
+    heard: u16,
+    /// Whether it has notified us before. Who comes once and goes makes nobody wait for long.
+    came_back: bool,
+}
+
+/// In a greater crowd than this some are forgotten before they come back, and do not count.
+const CROWD_MAX: usize = 64;
+
+impl Crowd {
+    const NOBODY: Self = {
+        let nobody = Rival { process: 0, heard: 0, came_back: false };
+        let known = [nobody; CROWD_MAX];
+        Self { known, len: 0, heard: 0, heard_at: Time::ZERO, heard_before: Time::ZERO }
+    };
+
+    fn heard(&mut self, process: i32, now: Time) {
+        let process = process as u16;
+        self.heard = self.heard.wrapping_add(1);
+        self.heard_before = std::mem::replace(&mut self.heard_at, now);
+        let known = self.known[..usize::from(self.len)].iter();
+        let at = known.clone().position(|rival| rival.process == process);
+        if at.is_none() && usize::from(self.len) < CROWD_MAX {
+            self.len += 1;
+        }
+        let upto = at.unwrap_or_else(|| usize::from(self.len) - 1);
+        self.known[..=upto].rotate_right(1);
+        self.known[0] = Rival { process, heard: self.heard, came_back: at.is_some() };
+    }
+
+    /// How many there are that come back, from the latest one to the one before it and so on, as
+    /// long as they turn up often enough. Those that have the key by turns turn up one after the
+    /// other; who has gone is followed by so many notifications of the rest that the count does
+    /// not get as far as to it.
+    ///
+    /// All processes that compete count the same ones. What each finds in its own lot, how long it
+    /// waits, would not do: who is lucky would think that there are few, and press forward.
+    fn size(&self) -> u32 {
+        let known = self.known[..usize::from(self.len)].iter().enumerate();
+        let is_there = |(n, rival): &(usize, &Rival)| {
+            usize::from(self.heard.wrapping_sub(rival.heard)) <= 4 * n + 16
+        };
+        known.take_while(is_there).filter(|(_, rival)| rival.came_back).count() as u32
     }
 }

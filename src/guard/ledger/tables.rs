@@ -33,6 +33,11 @@ pub(super) struct Entry {
     pub(super) head: u32,
     /// Set while the key is in `cooling`.
     pub(super) retry_at: Option<Time>,
+    /// Notifications since the first waiter has begun to wait, or the session had the key last; no
+    /// more than are of interest.
+    pub(super) heard: u8,
+    /// Whether it has pressed since the latest of them: see [`Ledger::is_passed_over`].
+    pub(super) pressed: bool,
     /// Refusals in a row, for the backoff.
     pub(super) refusals: u8,
     /// Whether the session is registered as a waiter.
@@ -77,6 +82,8 @@ impl Entry {
             was_long: false,
             head: NONE,
             retry_at: None,
+            heard: 0,
+            pressed: false,
             refusals: 0,
             listed: false,
             enlisting: 0,

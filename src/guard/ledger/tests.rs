@@ -8,9 +8,11 @@ use crate::proto::statement::{ROWS_MAX, Run, Statement, Value};
 
 mod along;
 mod channels;
+mod denied;
 mod inquiry;
 mod model;
 mod outbox;
+mod ranks;
 mod server;
 mod skips;
 mod turns;
@@ -57,6 +59,9 @@ impl Sink for Outcomes {
         self.lost.push((hold, cause));
     }
 }
+
+/// A session of somebody else.
+const OTHER: i32 = 1_234;
 
 const LIMITS: LedgerLimits = LedgerLimits { locks: 3, requests: 8, waiters: 5 };
 
@@ -337,11 +342,11 @@ fn a_registered_waiter_asks_again_after_a_pause_that_grows_to_a_limit() {
 #[test]
 fn a_notification_leads_to_a_try_at_once_and_one_during_a_try_to_another() {
     let (mut ledger, mut outcomes) = waiting();
-    ledger.notified(key(8), &mut outcomes);
+    ledger.notified(key(8), OTHER, &mut outcomes);
     assert_eq!(ledger.peek_op(), None, "of another key");
-    ledger.notified(key(7), &mut outcomes);
+    ledger.notified(key(7), OTHER, &mut outcomes);
     let (op, _) = sent(&mut ledger);
-    ledger.notified(key(7), &mut outcomes);
+    ledger.notified(key(7), OTHER, &mut outcomes);
     assert_eq!(ledger.peek_op(), None, "one try at a time");
     ledger.answered(op, Value::No, &mut outcomes).expect("it agrees");
     assert_eq!(answer(&mut ledger, &mut outcomes, true), OpKind::Try);
@@ -401,21 +406,6 @@ fn a_release_that_finds_no_room_to_look_for_waiters_is_one_and_tells_them() {
     ledger.synced();
     assert_eq!(answer(&mut ledger, &mut outcomes, true), OpKind::Wake);
     ledger.synced();
-    assert!(ledger.is_empty());
-}
-
-#[test]
-fn a_role_that_may_not_look_for_waiters_releases_in_the_plain_way() {
-    let (mut ledger, mut outcomes, hold) = held();
-    assert!(ledger.release_and_tell(ticket(1), hold, &mut outcomes));
-    let (op, _) = sent(&mut ledger);
-    let sqlstate = crate::error::SqlState::new(*b"42501");
-    let error = Error::Server { sqlstate, message: "permission denied".into() };
-    ledger.failed(op, error, &mut outcomes).expect("the session goes on");
-    ledger.synced();
-    assert!(outcomes.done.is_empty(), "not yet");
-    assert_eq!(answer(&mut ledger, &mut outcomes, true), OpKind::Unlock);
-    assert_eq!(outcomes.done, [ticket(1)]);
     assert!(ledger.is_empty());
 }
 

@@ -9,10 +9,17 @@
 //! One registration and one try in flight for each key, however many wait for it here. While
 //! processes compete for a key, the one that lets go yields: it registers as well, and the others
 //! come first.
+//!
+//! A notification wakes all who wait, always in the same order, as the server has it. Who has
+//! waited for longest tries at once, the others after a pause ([`Ledger::pause_of`]): so they take
+//! turns, and most of them need not try at all before the next notification. How long one has
+//! waited it knows by the number of notifications, and how long that is by the number of those who
+//! notify. Whoever is skipped all the same presses ([`Ledger::is_passed_over`]). All of that only
+//! chooses between waiters: a pause is over after milliseconds, notified or not.
 
 use std::time::Duration;
 
-use super::tables::NONE;
+use super::tables::{Entry, NONE};
 use super::{Ledger, Op, OpKind, Sink};
 use crate::clock::Time;
 use crate::proto::companion;
@@ -36,8 +43,29 @@ const PROBED_MAX: u8 = 3;
 /// For how long who has let go of a key lets those come first that wait for it elsewhere.
 const YIELDS_FOR: Duration = Duration::from_millis(4);
 
+/// So many of those who are notified try at once, those that have waited for longest, and the
+/// others later. Only one would be fairer still, and slower: it may be the last that is woken.
+const FRONT: u32 = 4;
+/// Against so many nobody pauses, for the same reason.
+const SMALL: u32 = 8;
+/// For up to so long, for each one before it behind [`FRONT`], a waiter that is notified pauses.
+const STEP: Duration = Duration::from_micros(100);
+/// And for no longer than this.
+const PAUSE_MAX: Duration = Duration::from_millis(5);
+
+/// See [`Ledger::is_passed_over`].
+const PASSED_OVER: u32 = 4;
+
 /// For how long a channel is listened to after the last waiter has gone.
 const LISTENS_FOR: Duration = Duration::from_secs(5);
+
+/// An entry whose first waiter is to be tried again at a time.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Cooling {
+    entry: u32,
+    /// When it is tried at the latest, whatever is heard of it.
+    poll_at: Time,
+}
 
 /// What is known of a channel.
 #[derive(Debug, Clone, Copy, Default)]
@@ -66,7 +94,7 @@ impl Ledger {
     pub(crate) fn retry(&mut self, sink: &mut impl Sink) {
         let now = self.now;
         let mut position = 0;
-        while let Some(entry) = self.cooling.get(position).copied() {
+        while let Some(Cooling { entry, .. }) = self.cooling.get(position).copied() {
             if self.entries[entry as usize].retry_at.is_some_and(|at| at <= now) {
                 self.cooling.swap_remove(position);
                 self.entries[entry as usize].retry_at = None;
@@ -84,14 +112,18 @@ impl Ledger {
                 self.push_op(Op::new(OpKind::Unlisten, channel as u32));
             }
         }
+        self.look_ahead();
+    }
+
+    fn look_ahead(&mut self) {
         let retries =
-            self.cooling.iter().filter_map(|entry| self.entries[*entry as usize].retry_at);
+            self.cooling.iter().filter_map(|place| self.entries[place.entry as usize].retry_at);
         let ends = self.channels.iter().filter_map(|channel| channel.until);
         self.next_retry = retries.chain(ends).min().unwrap_or(Time::NEVER);
     }
 
-    /// Somebody has notified those who wait for a key.
-    pub(crate) fn notified(&mut self, key: crate::key::Key, sink: &mut impl Sink) {
+    /// Another session has notified those who wait for a key.
+    pub(crate) fn notified(&mut self, key: crate::key::Key, notifier: i32, sink: &mut impl Sink) {
         let mut subjects = [Some((key, false)), None];
         if let crate::key::Key::Bigint(number) = key {
             let first = crate::key::Key::Bigint(number & !companion::SLOT_MASK);
@@ -100,9 +132,15 @@ impl Ledger {
         for subject in subjects.into_iter().flatten() {
             let (key, counted) = subject;
             let Some(entry) = self.index.find(&self.entries, key, counted) else { continue };
+            self.rivals.heard(key, notifier, self.now);
             let state = &mut self.entries[entry as usize];
             // Holders that notify need not be asked after.
             state.refusals = 0;
+            if state.head == NONE && state.attempt.is_none() {
+                continue;
+            }
+            state.heard = state.heard.saturating_add(1);
+            state.pressed = false;
             if !state.attempt.is_none() {
                 state.notified = true;
             } else if state.head != NONE && state.retry_at.is_some() {
@@ -113,10 +151,63 @@ impl Ledger {
         }
     }
 
-    /// The key is free, and everybody who waits for it knows.
+    /// The key is free, and everybody who waits for it knows: who has waited for longer comes
+    /// first.
     fn race(&mut self, entry: u32, sink: &mut impl Sink) {
+        let pause = self.pause_of(entry);
+        let place = self.cooling.iter().find(|place| place.entry == entry);
+        let poll_at = place.map_or(Time::NEVER, |place| place.poll_at);
+        let at = self.now.after(pause).min(poll_at);
+        if at > self.now {
+            return self.cool(entry, at, poll_at);
+        }
         self.stop_cooling(entry);
         self.advance(entry, sink);
+    }
+
+    /// How long a waiter that was notified leaves the key to those who have waited for longer.
+    /// Those at the front leave it to nobody: whoever wakes first has it.
+    fn pause_of(&mut self, entry: u32) -> Duration {
+        let state = &self.entries[entry as usize];
+        let others = self.others(entry);
+        let behind = others.saturating_sub(state.heard.into()).saturating_sub(FRONT);
+        if others <= SMALL || behind == 0 {
+            return Duration::ZERO;
+        }
+        // Until the next release, if that comes about as soon as this one came: saves a try.
+        let most = (STEP * behind).max(self.rivals.interval(state.key()) * 2).min(PAUSE_MAX);
+        // Seldom short; but of many that have all begun to wait just now, the first soon tries.
+        self.jitter.up_to(most).max(self.jitter.up_to(most))
+    }
+
+    /// How many others have their turn between two turns of the first waiter, as far as is known.
+    fn others(&self, entry: u32) -> u32 {
+        let crowd = self.rivals.crowd(self.entries[entry as usize].key());
+        match self.first(entry).map(|(_, first)| first.want) {
+            Some(Want::Exclusive) => crowd,
+            // A release leaves the slots of all others as they are.
+            Some(Want::Slot(count)) => crowd.saturating_sub(u32::from(count).saturating_sub(1)),
+            // They can have it together.
+            Some(Want::Shared) | None => 0,
+        }
+    }
+
+    /// Whether others have had the key again and again meanwhile: they hear of a release earlier,
+    /// each time. They do not know of one who never gets it, and cannot wait for it.
+    fn is_passed_over(&self, entry: u32) -> bool {
+        let Entry { heard, pressed, .. } = self.entries[entry as usize];
+        let others = self.others(entry);
+        !pressed && others > 0 && u32::from(heard) > others + others / 4 + PASSED_OVER
+    }
+
+    /// Tries once more before the next notification, when nobody expects it: it may come upon a
+    /// key that was let go of just then.
+    fn press(&mut self, entry: u32) {
+        let state = &mut self.entries[entry as usize];
+        state.pressed = true;
+        let interval = self.rivals.interval(state.key());
+        let pause = self.jitter.up_to(interval.min(POLL_MIN / 2));
+        self.cool(entry, self.now.after(pause), self.now.after(POLL_MIN));
     }
 
     /// The first of the queue was refused by the server: wait to be notified.
@@ -143,6 +234,10 @@ impl Ledger {
             self.dequeue(ticket.slot);
             return self.begin(kind, entry, ticket, sink);
         }
+        if listed && self.is_passed_over(entry) {
+            return self.press(entry);
+        }
+        let state = &mut self.entries[entry as usize];
         state.refusals = refusals.saturating_add(1);
         state.probed = 0;
         let pause = match listed {
@@ -156,7 +251,13 @@ impl Ledger {
                 self.jitter.upper_half_of(grown)
             }
         };
-        self.cool(entry, self.now.after(pause));
+        self.poll(entry, pause);
+    }
+
+    /// Tries again after a pause, if nothing is heard before.
+    fn poll(&mut self, entry: u32, pause: Duration) {
+        let at = self.now.after(pause);
+        self.cool(entry, at, at);
     }
 
     // ----- yielding -----
@@ -195,7 +296,8 @@ impl Ledger {
             self.enlist(entry);
         }
         let pause = self.jitter.upper_half_of(YIELDS_FOR);
-        self.cool(entry, self.now.after(pause));
+        // Notified in the meantime, it takes its turn like everybody.
+        self.cool(entry, self.now.after(pause), self.now.after(POLL_MIN));
     }
 
     // ----- registering -----
@@ -262,16 +364,22 @@ impl Ledger {
 
     // ----- pauses -----
 
-    fn cool(&mut self, entry: u32, at: Time) {
-        if self.entries[entry as usize].retry_at.replace(at).is_none() {
-            self.cooling.push(entry);
+    pub(super) fn cool(&mut self, entry: u32, at: Time, poll_at: Time) {
+        let former = self.entries[entry as usize].retry_at.replace(at);
+        match self.cooling.iter_mut().find(|place| place.entry == entry) {
+            Some(place) => place.poll_at = poll_at,
+            None => self.cooling.push(Cooling { entry, poll_at }),
+        }
+        if former == Some(self.next_retry) {
+            // Put off: nobody has to wake for what it was.
+            return self.look_ahead();
         }
         self.next_retry = self.next_retry.min(at);
     }
 
     pub(super) fn stop_cooling(&mut self, entry: u32) {
         if self.entries[entry as usize].retry_at.take().is_some() {
-            self.cooling.retain(|cooling| *cooling != entry);
+            self.cooling.retain(|place| place.entry != entry);
         }
     }
 }

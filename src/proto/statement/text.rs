@@ -321,3 +321,33 @@ pub(super) const UNLISTEN: [&str; CHANNELS as usize] = [
     "UNLISTEN distlock_6",
     "UNLISTEN distlock_7",
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The conditions of a CASE are evaluated in their order, and only as far as needed (manual:
+    /// sql-expressions, "Expression Evaluation Rules"): when the look for waiters finds no room in
+    /// the lock table, the key has been let go of. What that needs room for comes after it.
+    #[test]
+    fn a_release_lets_go_before_it_takes_room_in_the_lock_table() {
+        for of_both_spaces in [RELEASE, RELEASE_SHARED, OPEN_GATE] {
+            for text in of_both_spaces {
+                check(text, "SELECT CASE WHEN NOT pg_advisory_unlock");
+            }
+        }
+        // The first is about a key that the session has already: its place in the table is there.
+        for text in DOWNGRADE {
+            let rest = text.strip_prefix("SELECT CASE WHEN NOT pg_try_advisory_lock_shared($1");
+            let (_, rest) = rest.and_then(|rest| rest.split_once(" WHEN ")).expect("a CASE");
+            check(rest, "NOT pg_advisory_unlock($1");
+        }
+        check(RELEASE_RUN, "SELECT CASE WHEN NOT pg_advisory_unlock(k)");
+    }
+
+    fn check(text: &str, beginning: &str) {
+        let (before, after) = text.split_once(" WHEN pg_try_advisory_lock(").expect("it looks");
+        assert!(before.starts_with(beginning), "{text}");
+        assert!(!before.contains("pg_try_") && !after.contains("pg_try_"), "one look: {text}");
+    }
+}

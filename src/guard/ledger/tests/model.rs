@@ -243,11 +243,11 @@ impl World {
             }
             Message::Skipped(number) => ledger.skipped(Op::from_number(number)),
             Message::Synced => ledger.synced(),
-            Message::Notified(KeyParameters::Bigint(key)) => {
-                ledger.notified(Key::Bigint(key), outcomes);
+            Message::Notified(by, KeyParameters::Bigint(key)) => {
+                ledger.notified(Key::Bigint(key), by, outcomes);
             }
-            Message::Notified(KeyParameters::Pair(high, low)) => {
-                ledger.notified(Key::Pair(high, low), outcomes);
+            Message::Notified(by, KeyParameters::Pair(high, low)) => {
+                ledger.notified(Key::Pair(high, low), by, outcomes);
             }
         }
         true
@@ -456,4 +456,35 @@ fn no_wake_up_is_lost_however_releases_and_registrations_interleave() {
         }
         world.end();
     }
+}
+
+/// The locks of a session that ends are gone, and nobody is notified: not of them, nor of what it
+/// let go of in a batch that is not through. What others wait for they find by their polls.
+#[test]
+fn where_sessions_end_at_any_step_the_waiters_of_others_find_the_key_by_their_polls() {
+    let mut ends = 0;
+    for seed in 20_000..20_800 {
+        let mut world = World::new(seed, seed % 2 == 0);
+        for _ in 0..12 {
+            let ends_at = world.pick(60);
+            for step in 0..50 {
+                if step == ends_at {
+                    let peer = world.pick(PEERS);
+                    world.lose(peer);
+                    ends += 1;
+                }
+                world.step(false);
+            }
+            world.come_to_rest();
+            world.check_no_try_waits();
+            if ends_at < 50 {
+                // Longer than from one poll to the next.
+                world.pass(Duration::from_secs(6));
+                world.come_to_rest();
+            }
+            world.check_no_lost_wake_up();
+        }
+        world.end();
+    }
+    assert!(ends > 5_000, "it was about something: {ends}");
 }

@@ -21,7 +21,8 @@ pub(super) enum Message {
     Failed(u64),
     Skipped(u64),
     Synced,
-    Notified(KeyParameters),
+    /// The session that has notified, and what.
+    Notified(i32, KeyParameters),
 }
 
 #[derive(Default)]
@@ -132,7 +133,7 @@ impl Server {
                 for (index, other) in self.sessions.iter_mut().enumerate() {
                     // One's own are passed over by the core.
                     if index != session && other.channels.contains(&channel) {
-                        other.said.push_back(Message::Notified(key));
+                        other.said.push_back(Message::Notified(session as i32, key));
                     }
                 }
             }

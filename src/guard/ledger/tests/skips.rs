@@ -29,7 +29,7 @@ fn the_release_of_a_slot_is_told_to_who_asked_for_it_whatever_the_order() {
 #[test]
 fn a_gate_is_opened_aloud_where_the_release_is_on_its_way_already() {
     let (mut ledger, mut outcomes) = waiting();
-    ledger.notified(key(7), &mut outcomes);
+    ledger.notified(key(7), OTHER, &mut outcomes);
     answer(&mut ledger, &mut outcomes, true);
     let (drop_gate, delist) = (sent(&mut ledger).0, sent(&mut ledger).0);
     assert_eq!((drop_gate.kind, delist.kind), (OpKind::DropGate, OpKind::Delist));
@@ -42,7 +42,7 @@ fn a_gate_is_opened_aloud_where_the_release_is_on_its_way_already() {
 #[test]
 fn a_gate_is_dropped_without_a_word_while_the_key_is_held() {
     let (mut ledger, mut outcomes) = waiting();
-    ledger.notified(key(7), &mut outcomes);
+    ledger.notified(key(7), OTHER, &mut outcomes);
     answer(&mut ledger, &mut outcomes, true);
     let drop_gate = sent(&mut ledger).0;
     ledger.skipped(drop_gate);

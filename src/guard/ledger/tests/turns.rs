@@ -74,9 +74,9 @@ fn a_fenced_waiter_takes_the_gate_when_it_can_have_it() {
     answer(&mut ledger, &mut outcomes, Value::Done);
     // Somebody else has the gate for now.
     assert_eq!(answer(&mut ledger, &mut outcomes, Value::Waits), OpKind::Register);
-    ledger.notified(key(7), &mut outcomes);
+    ledger.notified(key(7), OTHER, &mut outcomes);
     assert_eq!(answer(&mut ledger, &mut outcomes, Value::WaitsGated), OpKind::Retry);
-    ledger.notified(key(7), &mut outcomes);
+    ledger.notified(key(7), OTHER, &mut outcomes);
     let token = crate::proto::statement::Token { timeline: 1, lsn: 9 };
     let token = Value::Token(Some(token));
     assert_eq!(answer(&mut ledger, &mut outcomes, token), OpKind::Try, "with the token at once");
@@ -88,7 +88,7 @@ fn a_fenced_waiter_takes_the_gate_when_it_can_have_it() {
 fn a_waiter_that_is_notified_asks_as_often_as_one_that_has_just_begun() {
     let (mut ledger, mut outcomes) = waiting();
     for _ in 0..20 {
-        ledger.notified(key(7), &mut outcomes);
+        ledger.notified(key(7), OTHER, &mut outcomes);
         answer(&mut ledger, &mut outcomes, false);
     }
     assert!(ledger.next_retry().since(ledger.now) <= Duration::from_secs(1));
@@ -102,4 +102,39 @@ fn many_keys_that_others_wait_for_are_remembered() {
     }
     let known = (0..64).filter(|number| ledger.rivals.told_at(key(*number), Time::ZERO).is_some());
     assert!(known.count() > 56, "no two of them share one place");
+}
+
+const ONE_OF_THREE: Wish = Wish { want: Want::Slot(3), fenced: false };
+
+fn take_slot(ledger: &mut Ledger, outcomes: &mut Outcomes, slot: u16) -> HoldId {
+    let ticket = ticket(slot.into());
+    ledger.request(ticket, key(7), ONE_OF_THREE, Mode::Wait, outcomes);
+    answer(ledger, outcomes, Value::Slot(slot));
+    outcomes.granted.last().expect("a grant").1
+}
+
+/// Another slot that was granted just now says nothing of how long this one was held.
+#[test]
+fn a_slot_that_was_held_for_long_is_offered_to_others_though_another_was_granted_just_now() {
+    let (mut ledger, mut outcomes) = ledger();
+    let long = take_slot(&mut ledger, &mut outcomes, 0);
+    after(&mut ledger, LONG);
+    take_slot(&mut ledger, &mut outcomes, 1);
+    ledger.release(long, &mut outcomes);
+    ledger.request(ticket(0), key(7), ONE_OF_THREE, Mode::Wait, &mut outcomes);
+    assert_eq!(sent(&mut ledger).0.kind, OpKind::ReleaseSlot(0));
+    assert_eq!(ledger.peek_op(), None, "in one batch with the release it would be the first");
+}
+
+/// A grant offers nothing to others; a release does.
+#[test]
+fn slots_that_are_handed_on_are_counted_until_one_of_them_is_offered_to_others() {
+    let (mut ledger, mut outcomes) = ledger();
+    let first = take_slot(&mut ledger, &mut outcomes, 0);
+    ledger.entries[0].handed = 200;
+    take_slot(&mut ledger, &mut outcomes, 1);
+    assert_eq!(ledger.entries[0].handed, 200);
+    ledger.release(first, &mut outcomes);
+    assert_eq!(answer(&mut ledger, &mut outcomes, Value::Quiet), OpKind::ReleaseSlot(0));
+    assert_eq!(ledger.entries[0].handed, 0);
 }

@@ -1,0 +1,93 @@
+//! A role that may not look for waiters, or not notify them: it lets go in the plain way.
+
+use super::*;
+
+fn deny(ledger: &mut Ledger, outcomes: &mut Outcomes, kind: OpKind) {
+    let (op, _) = sent(ledger);
+    assert_eq!(op.kind, kind);
+    let sqlstate = crate::error::SqlState::new(*b"42501");
+    let error = Error::Server { sqlstate, message: "permission denied".into() };
+    ledger.failed(op, error, outcomes).expect("the session goes on");
+    ledger.synced();
+}
+
+/// What the role may not do, and what it does in its place.
+#[test]
+fn each_release_that_is_denied_is_made_in_the_plain_way() {
+    let slot = Want::Slot(4);
+    let cases = [
+        (Want::Exclusive, Value::Yes, OpKind::Release, OpKind::Unlock),
+        (Want::Shared, Value::Yes, OpKind::ReleaseShared, OpKind::UnlockShared),
+        (slot, Value::Slot(2), OpKind::ReleaseSlot(2), OpKind::UnlockSlot(2)),
+    ];
+    for (want, granted, denied, plain) in cases {
+        let (mut ledger, mut outcomes) = ledger();
+        let wish = Wish { want, fenced: false };
+        ledger.request(ticket(0), key(7), wish, Mode::Try, &mut outcomes);
+        answer(&mut ledger, &mut outcomes, granted);
+        let hold = outcomes.granted[0].1;
+        assert!(ledger.release_and_tell(ticket(1), hold, &mut outcomes));
+        deny(&mut ledger, &mut outcomes, denied);
+        assert!(outcomes.done.is_empty(), "not yet");
+        assert_eq!(ledger.peek_op().and_then(|(op, _)| ledger.slot_of(op)), Some(1));
+        assert_eq!(answer(&mut ledger, &mut outcomes, true), plain);
+        assert_eq!(outcomes.done, [ticket(1)]);
+        assert!(ledger.is_empty());
+    }
+}
+
+/// The session holds it in both modes for a moment, and never in none.
+#[test]
+fn a_downgrade_that_is_denied_shares_the_key_and_then_gives_the_rest_back() {
+    let (mut ledger, mut outcomes, hold) = held();
+    ledger.downgrade(ticket(1), hold, &mut outcomes);
+    deny(&mut ledger, &mut outcomes, OpKind::Downgrade);
+    assert_eq!(answer(&mut ledger, &mut outcomes, true), OpKind::ShareToo);
+    assert!(outcomes.done.is_empty(), "not yet");
+    assert_eq!(answer(&mut ledger, &mut outcomes, true), OpKind::ShareOnly);
+    assert_eq!(outcomes.done, [ticket(1)]);
+    ledger.release(hold, &mut outcomes);
+    deny(&mut ledger, &mut outcomes, OpKind::ReleaseShared);
+    assert_eq!(answer(&mut ledger, &mut outcomes, true), OpKind::UnlockShared);
+    assert!(ledger.is_empty());
+}
+
+#[test]
+fn a_hold_that_is_let_go_during_a_denied_downgrade_is_released_after_it() {
+    let (mut ledger, mut outcomes, hold) = held();
+    ledger.downgrade(ticket(1), hold, &mut outcomes);
+    let (op, _) = sent(&mut ledger);
+    ledger.release(hold, &mut outcomes);
+    let sqlstate = crate::error::SqlState::new(*b"42501");
+    let error = Error::Server { sqlstate, message: "permission denied".into() };
+    ledger.failed(op, error, &mut outcomes).expect("the session goes on");
+    ledger.synced();
+    assert_eq!(answer(&mut ledger, &mut outcomes, true), OpKind::ShareToo);
+    assert_eq!(answer(&mut ledger, &mut outcomes, true), OpKind::ShareOnly);
+    assert_eq!(answer(&mut ledger, &mut outcomes, Value::Quiet), OpKind::ReleaseShared);
+    assert!(ledger.is_empty());
+}
+
+#[test]
+fn a_step_of_a_plain_downgrade_that_is_refused_ends_the_session() {
+    for yes in 0..2 {
+        let (mut ledger, mut outcomes, hold) = held();
+        ledger.downgrade(ticket(1), hold, &mut outcomes);
+        deny(&mut ledger, &mut outcomes, OpKind::Downgrade);
+        for _ in 0..yes {
+            answer(&mut ledger, &mut outcomes, true);
+        }
+        let (op, _) = sent(&mut ledger);
+        assert_eq!(ledger.answered(op, Value::No, &mut outcomes), Err(Disagreement));
+    }
+}
+
+#[test]
+fn a_gate_whose_opening_is_denied_is_opened_without_a_word() {
+    let (mut ledger, mut outcomes) = waiting();
+    assert!(ledger.abandon(ticket(0), &mut outcomes));
+    deny(&mut ledger, &mut outcomes, OpKind::OpenGate);
+    assert_eq!(answer(&mut ledger, &mut outcomes, true), OpKind::DropGate);
+    assert_eq!(answer(&mut ledger, &mut outcomes, true), OpKind::Delist);
+    assert!(ledger.is_empty());
+}
