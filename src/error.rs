@@ -136,6 +136,18 @@ pub enum Error {
         limit: u32,
     },
 
+    /// The lock could not be made a shared one, and is held alone as before: a client waits for the
+    /// key in the server's own queue (`pg_advisory_lock`), and the server lets nobody share a key
+    /// that such a client waits for (manual: explicit-locking, "Advisory Locks").
+    #[error(
+        "{key} cannot be shared while a client waits for it in the server's own queue; it is held \
+         alone as before, release it or try again later"
+    )]
+    QueuedFor {
+        /// The key.
+        key: Key,
+    },
+
     /// The server's lock table is full (SQLSTATE 53200). All other locks are untouched.
     #[error(
         "the server's lock table is full, key {key} was not locked; release locks, or raise \

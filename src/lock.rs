@@ -85,8 +85,8 @@ impl Lock {
     ///
     /// # Errors
     ///
-    /// [`Error::Lost`] when the lock was lost; [`Error::TooManyRequests`], and the lock stays
-    /// exclusive.
+    /// [`Error::Lost`] when the lock was lost; [`Error::TooManyRequests`] or [`Error::QueuedFor`],
+    /// and the lock stays exclusive.
     ///
     /// # Cancellation
     ///

@@ -111,6 +111,29 @@ fn a_downgrade_lets_sharers_in_and_never_lets_go() {
     alone(&two, key).expect("it is free").unlock().expect("it was held");
 }
 
+#[test]
+fn a_downgrade_that_a_client_in_the_servers_queue_is_in_the_way_of_changes_nothing() {
+    let (one, two, key) = (manager(), manager(), unique_key());
+    let mut lock = alone(&one, key).expect("it is free");
+    let mut sql = shared_cluster().sql();
+    let waiting = format!("SELECT 1 FROM pg_locks WHERE pid = {} AND NOT granted", sql.pid());
+    let queued = thread::spawn(move || {
+        sql.query(&format!("SELECT pg_advisory_lock({key}), pg_advisory_unlock({key})"));
+    });
+    let mut look = shared_cluster().sql();
+    wait_until("it waits", LIMIT, || !look.query(&waiting).is_empty());
+    for _ in 0..2 {
+        let error = lock.downgrade().expect_err("the server lets nobody share it now");
+        assert!(matches!(error, Error::QueuedFor { .. }), "{error}");
+        assert!(lock.is_held() && share(&two, key).is_none());
+    }
+    lock.unlock().expect("it was held alone to the end");
+    queued.join().expect("its turn");
+    let mut again = alone(&one, key).expect("it is free");
+    again.downgrade().expect("nobody is in the way");
+    share(&two, key).expect("it is shared").unlock().expect("it was held");
+}
+
 /// Many threads of several processes' worth of managers: readers together, writers alone.
 #[test]
 fn readers_and_writers_of_many_managers_never_meet() {

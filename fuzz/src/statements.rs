@@ -85,7 +85,7 @@ pub fn describe(statement: &Statement) -> Description {
         Statement::Retry(key) => of_key(["y", "yp"], key, 2, Row::Letter("awg")),
         Statement::Release(key) => of_key(["r", "rp"], key, 1, Row::Letter("qk")),
         Statement::ReleaseShared(key) => of_key(["rs", "rsp"], key, 1, Row::Letter("qk")),
-        Statement::Downgrade(key) => of_key(["d", "dp"], key, 1, Row::Letter("qk")),
+        Statement::Downgrade(key) => of_key(["d", "dp"], key, 1, Row::Letter("qkw")),
         Statement::OpenGate(key) => of_key(["g", "gp"], key, 2, Row::Letter("qk")),
         Statement::Wake(key) => of_key(["n", "np"], key, 1, Row::Boolean),
         Statement::Clear(key) => of_key(["c", "cp"], key, 2, Row::Letter("qk")),

@@ -4,7 +4,7 @@ use super::tables::{Attempt, Held, NONE};
 use super::{Disagreement, Ledger, Op, OpKind, Sink, TOLD_MAX};
 use crate::error::{Error, SqlState};
 use crate::proto::statement::Value;
-use crate::slots::Want;
+use crate::slots::{Ticket, Want};
 use crate::token::Token;
 
 impl Ledger {
@@ -33,6 +33,7 @@ impl Ledger {
             OpKind::ShareToo => {}
             OpKind::ShareOnly => self.downgraded(op, sink)?,
             kind if kind.is_plain() => self.released(op, Value::Quiet, sink)?,
+            OpKind::Downgrade if value == Value::Waits => self.not_downgraded(op, sink)?,
             OpKind::Downgrade => {
                 self.note_told(entry, value)?;
                 self.downgraded(op, sink)?;
@@ -132,13 +133,29 @@ impl Ledger {
         while self.tellers.iter().any(|teller| teller.is_of(op)) {
             self.tell(op, sink)?;
         }
+        self.end_downgrade(entry, sink);
+        Ok(())
+    }
+
+    /// The key is held alone as before.
+    fn not_downgraded(&mut self, op: Op, sink: &mut impl Sink) -> Result<(), Disagreement> {
+        let entry = op.entry;
+        let key = self.entries[entry as usize].key();
+        while let Some(ticket) = self.take_teller(op) {
+            self.conclude(ticket, sink, |sink| sink.failed(ticket, Error::QueuedFor { key }));
+        }
+        self.entries[entry as usize].held = Held::Exclusive;
+        self.end_downgrade(entry, sink);
+        Ok(())
+    }
+
+    fn end_downgrade(&mut self, entry: u32, sink: &mut impl Sink) {
         self.entries[entry as usize].downgrading = false;
         if let Some(at) = self.owed.iter().position(|(of, _)| *of == entry) {
             let (_, teller) = self.owed.swap_remove(at);
             self.give_back(entry, 0, teller);
         }
         self.advance(entry, sink);
-        Ok(())
     }
 
     /// Released, or opened, and nobody was told of it.
@@ -170,12 +187,16 @@ impl Ledger {
 
     /// Answers who waits for a release or a downgrade.
     fn tell(&mut self, op: Op, sink: &mut impl Sink) -> Result<(), Disagreement> {
-        let position = self.tellers.iter().position(|teller| teller.is_of(op));
-        let teller = position.and_then(|at| self.tellers.remove(at)).ok_or(Disagreement)?;
-        let ticket = teller.ticket;
-        self.active -= 1;
+        let ticket = self.take_teller(op).ok_or(Disagreement)?;
         self.conclude(ticket, sink, |sink| sink.done(ticket));
         Ok(())
+    }
+
+    fn take_teller(&mut self, op: Op) -> Option<Ticket> {
+        let position = self.tellers.iter().position(|teller| teller.is_of(op))?;
+        let teller = self.tellers.remove(position)?;
+        self.active -= 1;
+        Some(teller.ticket)
     }
 
     /// Remembers whether others wait for the key, and whom a failure of this batch would leave

@@ -77,6 +77,9 @@ pub(super) const REGISTERED_TO_SHARE: Shape =
 /// A try registers nobody.
 pub(super) const RETRIED: Shape =
     Shape::Letter(&[(b'a', Value::Granted), (b'w', Value::Waits), (b'g', Value::WaitsGated)]);
+/// A client that waits for the key in the server's own queue may be in the way.
+pub(super) const DOWNGRADED: Shape =
+    Shape::Letter(&[(b'q', Value::Quiet), (b'k', Value::Told), (b'w', Value::Waits)]);
 pub(super) const RELEASED: Shape = Shape::Letter(&[(b'q', Value::Quiet), (b'k', Value::Told)]);
 
 impl Shape {
@@ -193,7 +196,7 @@ mod tests {
             (Statement::Release(KEY), "qk"),
             (Statement::ReleaseShared(KEY), "qk"),
             (Statement::ReleaseSlot(0, 8), "qk"),
-            (Statement::Downgrade(KEY), "qk"),
+            (Statement::Downgrade(KEY), "qkw"),
             (Statement::OpenGate(KEY), "qk"),
             (Statement::Clear(KEY), "qk"),
             (Statement::ClearShared(KEY), "qk"),

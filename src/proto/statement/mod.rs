@@ -12,7 +12,7 @@ mod answer;
 mod run;
 mod text;
 
-use self::answer::{REGISTERED, REGISTERED_TO_SHARE, RELEASED, RETRIED};
+use self::answer::{DOWNGRADED, REGISTERED, REGISTERED_TO_SHARE, RELEASED, RETRIED};
 pub use self::answer::{Shape, Token, Value};
 pub use self::run::{ROWS_MAX, RUN_MAX, Run};
 use super::buffer::Body;
@@ -155,7 +155,7 @@ impl Statement {
             Self::ReleaseShared(key) => {
                 of(key, 18, ["rs", "rsp"], text::RELEASE_SHARED, WAITED, RELEASED)
             }
-            Self::Downgrade(key) => of(key, 20, ["d", "dp"], text::DOWNGRADE, WAITED, RELEASED),
+            Self::Downgrade(key) => of(key, 20, ["d", "dp"], text::DOWNGRADE, WAITED, DOWNGRADED),
             Self::OpenGate(key) => of(key, 22, ["g", "gp"], text::OPEN_GATE, GATED, RELEASED),
             Self::Wake(key) => of(key, 24, ["n", "np"], text::WAKE, WAITED, Boolean),
             Self::Clear(key) => of(key, 26, ["c", "cp"], text::CLEAR, GATED, RELEASED),

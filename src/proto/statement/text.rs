@@ -133,7 +133,7 @@ macro_rules! downgrade {
         concat!(
             "SELECT CASE WHEN NOT pg_try_advisory_lock_shared(",
             $k,
-            ") THEN 'x'::\"char\" ",
+            ") THEN 'w'::\"char\" ",
             "WHEN NOT pg_advisory_unlock(",
             $k,
             ") THEN 'n'",

@@ -91,3 +91,24 @@ fn a_gate_whose_opening_is_denied_is_opened_without_a_word() {
     assert_eq!(answer(&mut ledger, &mut outcomes, true), OpKind::Delist);
     assert!(ledger.is_empty());
 }
+
+/// A client in the server's own queue is in the way.
+#[test]
+fn a_downgrade_that_is_refused_leaves_the_key_held_alone() {
+    let (mut ledger, mut outcomes, hold) = held();
+    let refused = |outcomes: &Outcomes, with: Ticket| {
+        let last = outcomes.failed.last();
+        matches!(last, Some((ticket, Error::QueuedFor { .. })) if *ticket == with)
+    };
+    ledger.downgrade(ticket(1), hold, &mut outcomes);
+    assert_eq!(answer(&mut ledger, &mut outcomes, Value::Waits), OpKind::Downgrade);
+    assert!(refused(&outcomes, ticket(1)) && outcomes.done.is_empty());
+    // Let go of meanwhile, it goes back as what it is.
+    ledger.downgrade(ticket(2), hold, &mut outcomes);
+    let (op, _) = sent(&mut ledger);
+    ledger.release(hold, &mut outcomes);
+    ledger.answered(op, Value::Waits, &mut outcomes).expect("an answer that it may have");
+    assert!(refused(&outcomes, ticket(2)));
+    assert_eq!(answer(&mut ledger, &mut outcomes, Value::Quiet), OpKind::Release);
+    assert!(ledger.is_empty());
+}
