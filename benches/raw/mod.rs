@@ -3,13 +3,18 @@
 //! went wrong.
 //!
 //! It can also send a release together with the next request, and wait inside the server, in the
-//! queue that every advisory lock has there.
+//! queue that every advisory lock has there. And it can do what no library that keeps its word can
+//! do without: release by the statement that looks for waiters, and sleep where a descriptor beside
+//! the socket would wake it ([`RawSession::watchful`]).
 #![allow(dead_code, reason = "each bench uses a part of it")]
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// A session that is ready and prepared.
 pub(crate) struct RawSession<S = TcpStream> {
@@ -18,6 +23,10 @@ pub(crate) struct RawSession<S = TcpStream> {
     unlock: Vec<u8>,
     wait: Vec<u8>,
     reply: [u8; 256],
+    /// What a release that was in order answers.
+    unlocked: u8,
+    /// Both ends of what would wake it, so that it never does.
+    watch: Option<(UnixStream, UnixStream)>,
 }
 
 impl RawSession {
@@ -37,12 +46,22 @@ impl RawSession<UnixStream> {
     }
 }
 
-impl<S: Read + Write> RawSession<S> {
+impl<S: Read + Write + AsFd> RawSession<S> {
     fn over(socket: S) -> Self {
         let [lock, unlock, wait] = [b"t", b"u", b"w"].map(|name| statement(name, 0));
-        let mut session = Self { socket, lock, unlock, wait, reply: [0; 256] };
+        let (unlocked, watch) = (1, None);
+        let mut session = Self { socket, lock, unlock, wait, reply: [0; 256], unlocked, watch };
         session.start();
         session
+    }
+
+    /// The same with the release that looks for waiters, as the library has it, and with a sleep
+    /// before each read that something else could end.
+    pub(crate) fn watchful(mut self) -> Self {
+        self.unlock = bound(b"r", 0, &[&[1, 2, 3, 4], &[5, 6, 7, 8]]);
+        self.unlocked = b'q';
+        self.watch = Some(UnixStream::pair().expect("two descriptors"));
+        self
     }
 
     /// Two round trips.
@@ -64,26 +83,56 @@ impl<S: Read + Write> RawSession<S> {
         self.try_lock(key);
         for _ in 1..count {
             self.socket.write_all(&both).expect("the server listens");
-            read(&mut self.socket, &mut self.reply, first_reply + reply_length(TRUE));
+            self.read(first_reply + reply_length(TRUE));
             let values = [VALUE, first_reply + VALUE].map(|at| self.reply[at]);
-            assert_eq!(values, [1, 1], "it was held, and it was free");
+            assert_eq!(values, [self.unlocked, 1], "it was held, and it was free");
         }
         self.unlock(key);
     }
 
     /// `pg_try_advisory_lock`; the key has to be free.
     pub(crate) fn try_lock(&mut self, key: i64) {
-        round_trip(&mut self.socket, &mut self.reply, &mut self.lock, key, TRUE);
+        self.round_trip(|session| &mut session.lock, key, TRUE);
     }
 
     /// `pg_advisory_unlock`; the key has to be held by this session.
     pub(crate) fn unlock(&mut self, key: i64) {
-        round_trip(&mut self.socket, &mut self.reply, &mut self.unlock, key, TRUE);
+        self.round_trip(|session| &mut session.unlock, key, &[self.unlocked]);
     }
 
     /// `pg_advisory_lock`: the answer comes when the key is ours, however long that takes.
     pub(crate) fn wait(&mut self, key: i64) {
-        round_trip(&mut self.socket, &mut self.reply, &mut self.wait, key, VOID);
+        self.round_trip(|session| &mut session.wait, key, VOID);
+    }
+
+    fn round_trip(&mut self, request: fn(&mut Self) -> &mut Vec<u8>, key: i64, value: &[u8]) {
+        let bytes = request(self);
+        bytes[KEY_AT..KEY_AT + 8].copy_from_slice(&key.to_be_bytes());
+        let bytes = std::mem::take(bytes);
+        self.socket.write_all(&bytes).expect("the server listens");
+        *request(self) = bytes;
+        self.read(reply_length(value));
+        assert_eq!(&self.reply[VALUE..VALUE + value.len()], value, "it was free, and it was held");
+    }
+
+    /// Reads so many bytes, and there must be no more.
+    fn read(&mut self, length: usize) {
+        let mut got = 0;
+        while got < length {
+            self.sleep();
+            let count = self.socket.read(&mut self.reply[got..]).expect("the server answers");
+            assert_ne!(count, 0, "the server has gone");
+            got += count;
+        }
+        assert_eq!(got, length, "the server answers what was asked");
+    }
+
+    fn sleep(&self) {
+        let Some((watch, _)) = &self.watch else { return };
+        let mut both =
+            [PollFd::new(&self.socket, PollFlags::IN), PollFd::new(watch, PollFlags::IN)];
+        let limit = Timespec { tv_sec: 3, tv_nsec: 0 };
+        poll(&mut both, Some(&limit)).expect("two descriptors");
     }
 
     /// Takes that many keys in a row, in one statement.
@@ -104,6 +153,7 @@ impl<S: Read + Write> RawSession<S> {
         let mut bytes = message(b'P', b"t\0SELECT pg_try_advisory_lock($1)\0\0\x01\0\0\0\x14");
         bytes.extend(message(b'P', b"u\0SELECT pg_advisory_unlock($1)\0\0\x01\0\0\0\x14"));
         bytes.extend(message(b'P', b"w\0SELECT pg_advisory_lock($1)\0\0\x01\0\0\0\x14"));
+        bytes.extend(message(b'P', RELEASE));
         bytes.extend(message(b'S', b""));
         self.socket.write_all(&bytes).expect("the server listens");
         self.read_until_ready();
@@ -125,6 +175,12 @@ impl<S: Read + Write> RawSession<S> {
     }
 }
 
+/// The library's release (`src/proto/statement/text.rs`): a key, and the one that waiters hold.
+const RELEASE: &[u8] = b"r\0SELECT CASE WHEN NOT pg_advisory_unlock($1) THEN 'n'::\"char\" \
+    WHEN pg_try_advisory_lock($2, $3) THEN CASE WHEN pg_advisory_unlock($2, $3) \
+    THEN 'q'::\"char\" ELSE 'x' END WHEN pg_notify('distlock_' || ($3 & 7), $1::text) IS NULL \
+    THEN 'x' ELSE 'k' END\0\0\x03\0\0\0\x14\0\0\0\x17\0\0\0\x17";
+
 /// The one column of a row, in the binary format (`void` has no bytes).
 const TRUE: &[u8] = &[1];
 const VOID: &[u8] = &[];
@@ -141,38 +197,22 @@ const fn reply_length(value: &[u8]) -> usize {
     36 + value.len()
 }
 
-fn round_trip(
-    socket: &mut (impl Read + Write),
-    reply: &mut [u8],
-    request: &mut [u8],
-    key: i64,
-    value: &[u8],
-) {
-    request[KEY_AT..KEY_AT + 8].copy_from_slice(&key.to_be_bytes());
-    socket.write_all(request).expect("the server listens");
-    read(socket, reply, reply_length(value));
-    assert_eq!(&reply[VALUE..VALUE + value.len()], value, "it was free, and it was held");
-}
-
-/// Reads so many bytes, and there must be no more.
-fn read(socket: &mut impl Read, reply: &mut [u8], length: usize) {
-    let mut got = 0;
-    while got < length {
-        let count = socket.read(&mut reply[got..]).expect("the server answers");
-        assert_ne!(count, 0, "the server has gone");
-        got += count;
-    }
-    assert_eq!(got, length, "the server answers what was asked");
-}
-
 /// Where the key is in [`statement`].
 const KEY_AT: usize = 18;
 
 /// Bind, Execute and Sync of a prepared statement with a key for its one parameter.
 pub(crate) fn statement(name: &[u8; 1], key: i64) -> Vec<u8> {
+    bound(name, key, &[])
+}
+
+/// The same of one with more parameters.
+fn bound(name: &[u8; 1], key: i64, more: &[&[u8]]) -> Vec<u8> {
     let mut body = vec![0, name[0], 0];
-    body.extend_from_slice(&[0, 1, 0, 1, 0, 1, 0, 0, 0, 8]);
-    body.extend_from_slice(&key.to_be_bytes());
+    body.extend_from_slice(&[0, 1, 0, 1, 0, more.len() as u8 + 1]);
+    for value in [&[&key.to_be_bytes()[..]], more].concat() {
+        body.extend_from_slice(&(value.len() as u32).to_be_bytes());
+        body.extend_from_slice(value);
+    }
     body.extend_from_slice(&[0, 1, 0, 1]);
     let mut bytes = message(b'B', &body);
     bytes.extend(message(b'E', &[0, 0, 0, 0, 0]));

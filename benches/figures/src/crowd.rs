@@ -4,6 +4,7 @@
 mod pgbench;
 mod tasks;
 mod threads;
+mod woken;
 
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,7 @@ use crate::turns::order;
 use pgbench::Pgbench;
 use tasks::{OurTasks, TheirTasks};
 use threads::Threads;
+use woken::Woken;
 
 /// Many at once.
 trait Crowd {
@@ -116,6 +118,7 @@ fn entrants() -> Vec<Entrant> {
         "(awaited) distlock, 64 threads, unlock".into(),
         Box::new(move |s| Box::new(Threads::new(manager(s), 64, false))),
     );
+    add("(floor) 64 threads, only woken".into(), Box::new(|_| Box::new(Woken::new(64))));
     all
 }
 

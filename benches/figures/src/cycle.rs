@@ -115,6 +115,14 @@ fn entrants() -> Vec<Entrant> {
     add("(again) raw tcp".into(), Box::new(|s, key| Box::new(Raw::tcp(s, key, false))));
     add("(floor) raw tcp, riding".into(), Box::new(|s, key| Box::new(Raw::tcp(s, key, true))));
     add(
+        "(floor) raw tcp, riding, watchful".into(),
+        Box::new(|s, key| Box::new(Raw::tcp(s, key, true).watchful())),
+    );
+    add(
+        "(floor) raw tcp, awaited, watchful".into(),
+        Box::new(|s, key| Box::new(Raw::tcp(s, key, false).watchful())),
+    );
+    add(
         "(joined) tokio-postgres, current-thread".into(),
         Box::new(|s, key| Box::new(TokioPostgres::new(s, key, Flavor::Current, true))),
     );
@@ -125,6 +133,10 @@ fn entrants() -> Vec<Entrant> {
     );
     add("(again) raw unix".into(), Box::new(|s, key| Box::new(Raw::unix(s, key, false))));
     add("(floor) raw unix, riding".into(), Box::new(|s, key| Box::new(Raw::unix(s, key, true))));
+    add(
+        "(floor) raw unix, riding, watchful".into(),
+        Box::new(|s, key| Box::new(Raw::unix(s, key, true).watchful())),
+    );
     all
 }
 

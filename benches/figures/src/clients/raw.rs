@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
 use super::{Client, Server};
@@ -28,14 +29,19 @@ impl Raw<UnixStream> {
     }
 }
 
-impl<S: Read + Write> Raw<S> {
+impl<S: Read + Write + AsFd> Raw<S> {
+    /// Releases and sleeps as the library has to.
+    pub(crate) fn watchful(self) -> Self {
+        Self { session: self.session.watchful(), ..self }
+    }
+
     /// Takes other keys, to keep them.
     pub(crate) fn lock_many(&mut self, first: i64, count: u32) {
         self.session.lock_many(first, count);
     }
 }
 
-impl<S: Read + Write> Client for Raw<S> {
+impl<S: Read + Write + AsFd> Client for Raw<S> {
     fn cycles(&mut self, count: u32) {
         if self.rides {
             return self.session.riding_cycles(self.key, count);
