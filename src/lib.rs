@@ -63,15 +63,15 @@
 //!
 //! All futures of this crate run on any executor; no runtime is needed. Their wakers are called by
 //! whichever thread works for the manager at that moment: its own, or that of any caller who waits
-//! for an answer. Until the waker returns, the session stands still: no request goes on, and no
-//! heartbeat goes out. The wakers of executors mark a task, unpark a thread, and return. A waker
-//! that is written by hand does no more than that, either:
+//! for an answer, in a blocking call or in a poll. Until the waker returns, the session stands
+//! still: no request goes on, and no heartbeat goes out. The wakers of executors mark a task,
+//! unpark a thread, and return. A waker that is written by hand does no more than that, either:
 //!
 //! * It may drop a [`Lock`], or cancel a [`Context`]. A panic in it is caught.
 //! * It must not wait for anybody who may be inside a blocking call of the same manager
-//!   ([`Manager::lock`], [`Lock::unlock`], and so on). With a mutex that is locked around such a
-//!   call, and in the waker, both wait for each other until a time limit ends the call, or for
-//!   good; and the server ends the session meanwhile.
+//!   ([`Manager::lock`], [`Lock::unlock`], and so on), or polling one of its futures. With a mutex
+//!   that is locked around such a call, and in the waker, both wait for each other until a time
+//!   limit ends the call, or for good; and the server ends the session meanwhile.
 //! * It must make no blocking call of the same manager itself, for the same reason.
 //!
 //! # Features

@@ -8,6 +8,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::pin::Pin;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::task::{self, Waker};
 use std::thread;
@@ -459,4 +460,35 @@ fn settings_of_the_role_are_overridden() {
     sql.query("COMMIT");
     drop(block_on(slow).expect("granted"));
     held.unlock().expect("it was held");
+}
+
+/// Asks for the key every now and then, as who waits by trying does. While it is held here, or
+/// there is no session, that is answered without the server, so that these calls do not look into
+/// the socket.
+fn try_again_and_again(manager: &Manager, key: i64, stop: &AtomicBool) {
+    while !stop.load(Ordering::Relaxed) {
+        let _ = manager.try_lock(&Context::background(), key);
+        thread::sleep(Duration::from_micros(700));
+    }
+}
+
+/// No deadline helps: they are all longer than this test takes.
+#[test]
+fn a_loss_is_noticed_while_somebody_asks_for_a_key_that_is_held_here() {
+    let cluster = TempCluster::start();
+    let patient = config(&cluster).heartbeat(LIMIT * 2).reply_timeout(LIMIT * 2);
+    let manager = connect(patient.lease(LIMIT * 5).server_timeout(LIMIT * 10));
+    for _ in 0..3 {
+        let held = lock_when_back(&manager, 1);
+        let backend = backend_of(&cluster, 1);
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| try_again_and_again(&manager, 1, &stop));
+            thread::sleep(Duration::from_millis(300));
+            cluster.sql().query(&format!("SELECT pg_terminate_backend({backend})"));
+            let cause = held.context().done().wait_timeout(LIMIT);
+            stop.store(true, Ordering::Relaxed);
+            assert_eq!(cause, Some(Cause::ServerShutdown));
+        });
+    }
 }

@@ -30,12 +30,13 @@ pub(crate) fn ask(drive: &dyn Drive, work: Work, context: &Context, deadline: Ti
         }
         let limit = deadline.min(context.certain_until());
         drive.drive(ticket, limit);
-        // Whoever brings news after this look unparks this thread.
-        if !slots.has_news(ticket) {
-            park_until(limit);
-        }
         if let Some(answer) = slots.take(ticket) {
             break answer;
+        }
+        // That was a look at what there was to see. Whoever brings news from now on unparks this
+        // thread.
+        if !slots.has_news(ticket) && gave_up(context, deadline).is_none() {
+            park_until(limit);
         }
     };
     if let Some(watch) = watch {

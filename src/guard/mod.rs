@@ -91,8 +91,8 @@ pub(crate) struct Shared {
     thread_called: AtomicBool,
     /// Whether callers have sent the thread out of their way since it last looked.
     sent_aside: AtomicBool,
-    /// How often a caller took the seat to work.
-    drives: AtomicU64,
+    /// How often a caller has looked into the socket.
+    reads: AtomicU64,
     /// Until when a poll means to wait, in nanoseconds of the boot-time clock; 0 if none does.
     lingers_until: AtomicU64,
     pokers: Box<[OnceLock<std::task::Waker>]>,
@@ -220,7 +220,7 @@ fn build(
         watch: Watch::new(),
         thread_called: AtomicBool::new(false),
         sent_aside: AtomicBool::new(false),
-        drives: AtomicU64::new(0),
+        reads: AtomicU64::new(0),
         lingers_until: AtomicU64::new(0),
         pokers: (0..requests).map(|_| OnceLock::new()).collect(),
         rhythm: Rhythm::new(),
@@ -277,10 +277,10 @@ fn guard(shared: &Shared, mut poll: Poll) {
             if shared.slots.has_submissions() {
                 shared.nudge_driver();
             }
-            let drives = shared.drives.load(Ordering::SeqCst);
+            let reads = shared.reads.load(Ordering::SeqCst);
             shared.stand_aside(pause);
             // As long as it is one and the same caller, there is less and less reason to look.
-            let same = shared.drives.load(Ordering::SeqCst) == drives;
+            let same = shared.reads.load(Ordering::SeqCst) == reads;
             pause = if same { (pause * 2).min(STAND_ASIDE_MAX) } else { STAND_ASIDE };
             readable = true;
             continue;
@@ -356,6 +356,34 @@ mod tests {
         assert!(!matches!(receiver.recv(), Ok(Ok(()))), "there was no session");
         shared.close();
         assert!(shared.closing.load(Ordering::SeqCst));
+    }
+
+    /// Calls that the server is not needed for do not look into the socket: while they follow each
+    /// other, the thread does.
+    #[test]
+    fn calls_that_do_not_read_leave_the_socket_to_the_thread() {
+        let (shared, receiver, listener) = waiting();
+        let (server, _) = listener.accept().unwrap();
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    // What a try comes down to that is refused here: a turn, and no statement.
+                    let ticket = crate::slots::Ticket { slot: 0, generation: 0 };
+                    while !stop.load(Ordering::SeqCst) {
+                        shared.drive(ticket, Time::NEVER);
+                        std::thread::sleep(Duration::from_micros(200));
+                    }
+                });
+            }
+            std::thread::sleep(Duration::from_millis(500));
+            // Noticed by whoever looks into the socket; and there is nobody to connect to again.
+            drop((server, listener));
+            let told = receiver.recv_timeout(Duration::from_secs(60));
+            stop.store(true, Ordering::SeqCst);
+            assert!(matches!(told, Ok(Err(_))), "{told:?}");
+        });
+        shared.close();
     }
 
     #[test]

@@ -89,24 +89,27 @@ impl Shared {
         }
     }
 
-    /// Sleeps until callers no longer come and go, somebody calls for the thread, or a release has
-    /// waited for too long.
+    /// Sleeps until callers no longer look into the socket, somebody calls for the thread, or a
+    /// release has waited for too long.
     pub(super) fn stand_aside(&self, pause: Duration) {
         let place = if pause <= STAND_ASIDE { ASIDE } else { AWAY };
         self.watch.place.store(place, Ordering::SeqCst);
         loop {
-            let before = self.drives.load(Ordering::SeqCst);
+            let before = self.reads.load(Ordering::SeqCst);
+            // Looked at after the place was stored: who begins to linger later sees that.
+            let pause = if self.is_lingered_on() { STAND_ASIDE } else { pause };
             std::thread::park_timeout(pause);
             self.end_lingering();
             let called = self.thread_called.swap(false, Ordering::SeqCst);
             let closing = self.closing.load(Ordering::SeqCst);
-            let quiet = self.drives.load(Ordering::SeqCst) == before;
+            let quiet = self.reads.load(Ordering::SeqCst) == before;
             if called || closing || quiet || self.has_overdue_release() {
                 break;
             }
         }
         // From here on no release rides; one that did already is found by the turn that follows.
         self.watch.place.store(BUSY, Ordering::SeqCst);
+        self.sent_aside.store(false, Ordering::SeqCst);
     }
 
     /// Whether a release rides with a request that does not come. One that was queued just now
@@ -145,7 +148,7 @@ impl Shared {
 
     /// Gives the seat up and sees to it that whoever still waits is looked after; `for_good` unless
     /// who leaves comes back at once.
-    fn leave<'a>(&'a self, mut seat: MutexGuard<'a, Seat>, for_good: bool) {
+    fn leave<'a>(&'a self, mut seat: MutexGuard<'a, Seat>, mut for_good: bool) {
         loop {
             let driver = seat.guard.next_driver(&self.slots);
             let waited_for = for_good && seat.guard.core.is_awaited();
@@ -156,6 +159,8 @@ impl Shared {
                 let Some(again) = self.try_seat() else { return };
                 seat = again;
                 seat.guard.turn(self, Time::now(), Reading::Nothing);
+                // Somebody else's, who does not come back.
+                for_good = true;
                 continue;
             }
             // Tasks wait, and the thread may stand aside; or nobody does, but it looks too seldom.
@@ -244,6 +249,9 @@ impl Shared {
                 break;
             }
             let reading = self.sleep_with_seat(seat, ticket, now, alarm);
+            if reading != Reading::Nothing {
+                self.reads.fetch_add(1, Ordering::SeqCst);
+            }
             seat.guard.turn(self, Time::now(), reading);
         }
     }
@@ -312,11 +320,8 @@ impl Drive for Shared {
                 self.leave(seat, false);
                 return true;
             }
-            Patience::For(pause) if is_alone => {
-                self.drives.fetch_add(1, Ordering::SeqCst);
-                if self.rhythm.drove(now) {
-                    self.linger(&mut seat, ticket, now.after(pause));
-                }
+            Patience::For(pause) if is_alone && self.rhythm.drove(now) => {
+                self.linger(&mut seat, ticket, now.after(pause));
             }
             _ => {}
         }
@@ -344,13 +349,13 @@ impl Drive for Shared {
             self.nudge_driver();
             return false;
         };
-        self.drives.fetch_add(1, Ordering::SeqCst);
         let now = Time::now();
         self.rhythm.requested(now);
-        if self.rhythm.drove(now) {
+        seat.guard.turn(self, now, Reading::Nothing);
+        // Not for who needs no answer of the server, and will not look into the socket.
+        if seat.guard.core.is_active(ticket) && self.rhythm.drove(now) {
             self.send_aside();
         }
-        seat.guard.turn(self, now, Reading::Nothing);
         self.work_until(&mut seat, ticket, limit, limit);
         self.leave(seat, true);
         true

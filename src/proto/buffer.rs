@@ -121,14 +121,13 @@ impl WriteBuf {
         }
         let length_at = writer.buf.end.saturating_sub(4);
         body(&mut writer);
-        let refused = writer.refused;
-        match self.patch_length(length_at) {
-            Some(()) if !refused => Ok(()),
-            _ => {
-                self.cut(start);
-                Err(Full)
-            }
+        // What was refused may have left no place for the length.
+        let is_whole = !writer.refused && self.patch_length(length_at).is_some();
+        if !is_whole {
+            self.cut(start);
+            return Err(Full);
         }
+        Ok(())
     }
 
     /// Writes a message that is always the same.
@@ -230,9 +229,7 @@ impl Body<'_> {
     /// String: the text and a NUL byte. A NUL inside would end it early and let the rest be read
     /// as something else, so it refuses the message.
     pub fn string(&mut self, value: &str) {
-        if value.as_bytes().contains(&0) {
-            self.refused = true;
-        }
+        self.refused |= value.bytes().any(|byte| byte == 0);
         self.bytes(value.as_bytes());
         self.u8(0);
     }
@@ -270,6 +267,16 @@ mod tests {
         assert_eq!(buf.pending(), b"S\0\0\0\x04");
         sync(&mut buf).expect("ten of twelve bytes");
         assert_eq!(sync(&mut buf), Err(Full));
+    }
+
+    #[test]
+    fn a_message_without_room_for_its_head_leaves_the_one_before_as_it_was() {
+        let mut buf = WriteBuf::new(12);
+        buf.message(Some(b'p'), |body| body.bytes(b"abcde")).expect("ten of twelve bytes");
+        let before = buf.pending().to_vec();
+        assert_eq!(buf.message(Some(b'p'), |body| body.bytes(b"x")), Err(Full));
+        assert_eq!(buf.message(None, |_| ()), Err(Full));
+        assert_eq!(buf.pending(), before);
     }
 
     #[test]

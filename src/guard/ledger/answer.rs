@@ -29,11 +29,20 @@ impl Ledger {
             OpKind::Release | OpKind::ReleaseShared | OpKind::ReleaseSlot(_) => {
                 self.released(op, value, sink)?;
             }
+            OpKind::ShareToo if value == Value::Yes => {
+                self.push_op(Op { kind: OpKind::ShareOnly, ..op });
+            }
+            OpKind::ShareToo => {
+                let key = self.entries[entry as usize].key();
+                self.not_downgraded(op, &Error::QueuedFor { key }, sink);
+            }
             kind if kind.is_plain() && value != Value::Yes => return Err(Disagreement),
-            OpKind::ShareToo => {}
             OpKind::ShareOnly => self.downgraded(op, sink)?,
             kind if kind.is_plain() => self.released(op, Value::Quiet, sink)?,
-            OpKind::Downgrade if value == Value::Waits => self.not_downgraded(op, sink)?,
+            OpKind::Downgrade if value == Value::Waits => {
+                let key = self.entries[entry as usize].key();
+                self.not_downgraded(op, &Error::QueuedFor { key }, sink);
+            }
             OpKind::Downgrade => {
                 self.note_told(entry, value)?;
                 self.downgraded(op, sink)?;
@@ -117,6 +126,7 @@ impl Ledger {
         let state = &mut self.entries[op.entry as usize];
         state.releasing = state.releasing.saturating_sub(1);
         self.note_told(op.entry, value)?;
+        self.clear_up(op.entry);
         // Who was refused in the meantime may have it now.
         self.stop_cooling(op.entry);
         match value {
@@ -138,15 +148,12 @@ impl Ledger {
     }
 
     /// The key is held alone as before.
-    fn not_downgraded(&mut self, op: Op, sink: &mut impl Sink) -> Result<(), Disagreement> {
-        let entry = op.entry;
-        let key = self.entries[entry as usize].key();
+    fn not_downgraded(&mut self, op: Op, error: &Error, sink: &mut impl Sink) {
         while let Some(ticket) = self.take_teller(op) {
-            self.conclude(ticket, sink, |sink| sink.failed(ticket, Error::QueuedFor { key }));
+            self.conclude(ticket, sink, |sink| sink.failed(ticket, error.clone()));
         }
-        self.entries[entry as usize].held = Held::Exclusive;
-        self.end_downgrade(entry, sink);
-        Ok(())
+        self.entries[op.entry as usize].held = Held::Exclusive;
+        self.end_downgrade(op.entry, sink);
     }
 
     fn end_downgrade(&mut self, entry: u32, sink: &mut impl Sink) {
@@ -171,9 +178,22 @@ impl Ledger {
         }
         let state = &mut self.entries[op.entry as usize];
         state.releasing = state.releasing.saturating_sub(1);
+        self.clear_up(op.entry);
         self.stop_cooling(op.entry);
         self.yield_to_others(op.entry);
         Ok(())
+    }
+
+    /// Gives back whatever a failed try may have taken. Of a counted lock only once no release of
+    /// another slot is under way: one that goes out again would find its slot let go of.
+    fn clear_up(&mut self, entry: u32) {
+        let want = self.attempted(entry).map_or(Want::Exclusive, |request| request.want);
+        let state = &mut self.entries[entry as usize];
+        let is_in_the_way = matches!(want, Want::Slot(_)) && state.releasing > 0;
+        if state.attempt == Attempt::Failed && !is_in_the_way {
+            state.attempt = Attempt::Reconciling;
+            self.push_op(Op::new(OpKind::Clear(want), entry));
+        }
     }
 
     fn enlisted(&mut self, entry: u32, value: Value) {
@@ -275,33 +295,29 @@ impl Ledger {
         if op.kind == OpKind::Knock {
             return self.knock_failed(entry, error, sink);
         }
-        let is_denied = error.sqlstate().is_some_and(|state| state.as_str() == "42501");
-        let want = self.attempted(entry).map_or(Want::Exclusive, |request| request.want);
+        let is_denied = is_denied(&error);
         let state = &mut self.entries[entry as usize];
         match (op.kind, state.attempt) {
             (kind, Attempt::Trying | Attempt::Sent) if kind.is_try() => {
-                state.attempt = Attempt::Reconciling;
+                state.attempt = Attempt::Failed;
                 self.failures.push((entry, error));
-                self.push_op(Op::new(OpKind::Clear(want), entry));
-                Ok(())
+                self.clear_up(entry);
             }
             // Permissions are looked at before anything is run, so the key is still held. It goes
             // back in the plain way, in the place of the release.
             (kind, _) if kind.releases() && is_denied => {
-                for kind in kind.plain().into_iter().flatten() {
-                    self.entries[entry as usize].ops += 1;
-                    let tells = op.tells && kind != OpKind::ShareToo;
-                    self.resend(Op { kind, tells, entry });
+                if let Some(kind) = kind.plain() {
+                    state.ops += 1;
+                    self.resend(Op { kind, ..op });
                 }
-                Ok(())
             }
+            (OpKind::ShareToo, _) if is_denied => self.not_downgraded(op, &error, sink),
             // Without room in the server's lock table it has released (see the texts), but cannot
             // look whether somebody waits, which takes a lock. They are told in any case.
             (kind, _) if kind.releases() && error.is_lock_table_full() => {
                 self.released_untold(op, sink)?;
                 self.settle(entry);
                 self.drop_if_unused(entry);
-                Ok(())
             }
             (OpKind::Enlist, _) => {
                 // It may be registered all the same.
@@ -309,14 +325,11 @@ impl Ledger {
                 if !self.entries[entry as usize].listed {
                     self.push_op(Op::new(OpKind::Delist, entry));
                 }
-                Ok(())
             }
-            (OpKind::Wake, _) => {
-                self.drop_if_unused(entry);
-                Ok(())
-            }
-            _ => Err(Disagreement),
+            (OpKind::Wake, _) => self.drop_if_unused(entry),
+            _ => return Err(Disagreement),
         }
+        Ok(())
     }
 
     /// What it may have left at the gate is taken back; the key itself it has not touched.
@@ -424,4 +437,9 @@ impl Ledger {
             }
         }
     }
+}
+
+/// Whether the role may not do what was asked for.
+fn is_denied(error: &Error) -> bool {
+    error.sqlstate().is_some_and(|state| state.as_str() == "42501")
 }

@@ -35,15 +35,16 @@ impl OpKind {
 
     /// What a role does in its place that may not look whether somebody waits, or not tell them:
     /// they find out by polling.
-    pub(super) fn plain(self) -> [Option<Self>; 2] {
+    pub(super) fn plain(self) -> Option<Self> {
         match self {
-            Self::Release => [Some(Self::Unlock), None],
-            Self::ReleaseShared => [Some(Self::UnlockShared), None],
-            Self::ReleaseSlot(slot) => [Some(Self::UnlockSlot(slot)), None],
-            // In one batch. Should the second be skipped, it goes out again, and the first not.
-            Self::Downgrade => [Some(Self::ShareToo), Some(Self::ShareOnly)],
-            Self::OpenGate => [Some(Self::DropGate), None],
-            _ => [None, None],
+            Self::Release => Some(Self::Unlock),
+            Self::ReleaseShared => Some(Self::UnlockShared),
+            Self::ReleaseSlot(slot) => Some(Self::UnlockSlot(slot)),
+            // The other half goes out once this one is answered: a client in the server's own queue
+            // may be in its way, and would have the key.
+            Self::Downgrade => Some(Self::ShareToo),
+            Self::OpenGate => Some(Self::DropGate),
+            _ => None,
         }
     }
 
@@ -322,6 +323,7 @@ impl Ledger {
             self.dequeue(ticket.slot);
             let state = &mut self.entries[entry as usize];
             state.handed += 1;
+            state.heard = 0;
             if fenced {
                 // A token of its own is the server's to give, while the key stays ours.
                 self.active += 1;

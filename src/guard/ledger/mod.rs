@@ -346,7 +346,9 @@ impl Ledger {
             let ticket = Ticket { slot, generation: request.generation };
             let state = &self.entries[request.entry as usize];
             let outcome = match state.attempt {
-                Attempt::Sent | Attempt::Reconciling if state.attempted() == Some(ticket) => {
+                Attempt::Sent | Attempt::Failed | Attempt::Reconciling
+                    if state.attempted() == Some(ticket) =>
+                {
                     Outcome::Unknown
                 }
                 _ => Outcome::NotAcquired,

@@ -52,6 +52,9 @@ impl Rivals {
 
     /// A release has found nobody who waits.
     pub(super) fn quiet(&mut self, key: Key) {
+        if self.latest == Time::ZERO && self.crowds.is_none() {
+            return;
+        }
         self.told.forget(key);
         if let Some(crowds) = &mut self.crowds {
             crowds.forget(key);

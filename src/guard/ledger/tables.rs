@@ -134,7 +134,9 @@ pub(super) enum Attempt {
     Trying,
     /// The try is on its way.
     Sent,
-    /// A try has failed, and what it may have taken is given back. Its error is in `failures`.
+    /// A try has failed. Its error is in `failures`.
+    Failed,
+    /// What it may have taken is given back.
     Reconciling,
 }
 

@@ -8,6 +8,7 @@ use crate::proto::statement::{ROWS_MAX, Run, Statement, Value};
 
 mod along;
 mod channels;
+mod clearing;
 mod denied;
 mod inquiry;
 mod model;

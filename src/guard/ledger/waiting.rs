@@ -155,7 +155,9 @@ impl Ledger {
     /// first.
     fn race(&mut self, entry: u32, sink: &mut impl Sink) {
         let pause = self.pause_of(entry);
-        let place = self.cooling.iter().find(|place| place.entry == entry);
+        let cools = self.entries[entry as usize].retry_at.is_some();
+        let mut places = self.cooling.iter().filter(|_| cools);
+        let place = places.find(|place| place.entry == entry);
         let poll_at = place.map_or(Time::NEVER, |place| place.poll_at);
         let at = self.now.after(pause).min(poll_at);
         if at > self.now {
@@ -366,7 +368,11 @@ impl Ledger {
 
     pub(super) fn cool(&mut self, entry: u32, at: Time, poll_at: Time) {
         let former = self.entries[entry as usize].retry_at.replace(at);
-        match self.cooling.iter_mut().find(|place| place.entry == entry) {
+        let place = match former {
+            Some(_) => self.cooling.iter_mut().find(|place| place.entry == entry),
+            None => None,
+        };
+        match place {
             Some(place) => place.poll_at = poll_at,
             None => self.cooling.push(Cooling { entry, poll_at }),
         }

@@ -68,18 +68,43 @@ fn a_hold_that_is_let_go_during_a_denied_downgrade_is_released_after_it() {
     assert!(ledger.is_empty());
 }
 
+/// The client in the server's own queue would have the key, if the rest were given back.
 #[test]
-fn a_step_of_a_plain_downgrade_that_is_refused_ends_the_session() {
-    for yes in 0..2 {
-        let (mut ledger, mut outcomes, hold) = held();
-        ledger.downgrade(ticket(1), hold, &mut outcomes);
-        deny(&mut ledger, &mut outcomes, OpKind::Downgrade);
-        for _ in 0..yes {
-            answer(&mut ledger, &mut outcomes, true);
-        }
-        let (op, _) = sent(&mut ledger);
-        assert_eq!(ledger.answered(op, Value::No, &mut outcomes), Err(Disagreement));
-    }
+fn a_plain_downgrade_that_is_refused_leaves_the_key_held_alone() {
+    let (mut ledger, mut outcomes, hold) = held();
+    ledger.downgrade(ticket(1), hold, &mut outcomes);
+    deny(&mut ledger, &mut outcomes, OpKind::Downgrade);
+    let (op, _) = sent(&mut ledger);
+    assert_eq!((op.kind, ledger.peek_op()), (OpKind::ShareToo, None), "one by one");
+    ledger.answered(op, Value::No, &mut outcomes).expect("it may be refused");
+    assert!(matches!(outcomes.failed[..], [(t, Error::QueuedFor { .. })] if t == ticket(1)));
+    assert_eq!(ledger.peek_op(), None);
+    ledger.release(hold, &mut outcomes);
+    assert_eq!(answer(&mut ledger, &mut outcomes, Value::Quiet), OpKind::Release);
+    assert!(ledger.is_empty());
+}
+
+#[test]
+fn a_role_that_may_not_even_share_keeps_its_lock() {
+    let (mut ledger, mut outcomes, hold) = held();
+    ledger.downgrade(ticket(1), hold, &mut outcomes);
+    deny(&mut ledger, &mut outcomes, OpKind::Downgrade);
+    deny(&mut ledger, &mut outcomes, OpKind::ShareToo);
+    assert!(matches!(outcomes.failed[..], [(t, Error::Server { .. })] if t == ticket(1)));
+    ledger.release(hold, &mut outcomes);
+    assert_eq!(answer(&mut ledger, &mut outcomes, Value::Quiet), OpKind::Release);
+    assert!(ledger.is_empty());
+}
+
+#[test]
+fn what_a_plain_downgrade_gives_back_it_has_to_have() {
+    let (mut ledger, mut outcomes, hold) = held();
+    ledger.downgrade(ticket(1), hold, &mut outcomes);
+    deny(&mut ledger, &mut outcomes, OpKind::Downgrade);
+    answer(&mut ledger, &mut outcomes, true);
+    let (op, _) = sent(&mut ledger);
+    assert_eq!(op.kind, OpKind::ShareOnly);
+    assert_eq!(ledger.answered(op, Value::No, &mut outcomes), Err(Disagreement));
 }
 
 #[test]
