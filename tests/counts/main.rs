@@ -24,8 +24,9 @@ const CYCLES: u32 = 1_000;
 /// there are more on a busy machine, where a request follows its release less soon.
 const CALLS_MAX: f64 = 8.0;
 
-/// The goal is 6,000. As tests are built by default it is something else that is counted.
-const INSTRUCTIONS_MAX: f64 = if cfg!(debug_assertions) { 130_000.0 } else { 11_500.0 };
+/// The goal is 6,000; 6,251 to 7,025 were counted on a busy machine, where a release rides less
+/// often. As tests are built by default it is something else that is counted.
+const INSTRUCTIONS_MAX: f64 = if cfg!(debug_assertions) { 25_000.0 } else { 8_500.0 };
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
