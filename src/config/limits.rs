@@ -110,7 +110,7 @@ impl Config {
     }
 
     /// How long the server's answers may take for a poll of a future to wait for them, up to 1 ms;
-    /// with zero, none does. Default: 50 us.
+    /// with zero, none does. Default: 100 us.
     ///
     /// A future that goes to sleep is woken by the guard's thread, by way of the executor, which
     /// takes longer than a server does that is near. So while a manager has no more than one

@@ -63,7 +63,7 @@ const DEFAULT_SERVER_TIMEOUT: Duration = Duration::from_secs(10);
 const DEFAULT_MAX_LOCKS: u32 = 1024;
 const DEFAULT_MAX_REQUESTS: u32 = 1024;
 const DEFAULT_MAX_WAITERS: u32 = 1024;
-const DEFAULT_LINGER: Duration = Duration::from_micros(50);
+const DEFAULT_LINGER: Duration = Duration::from_micros(100);
 
 /// How to reach the server, and the limits and times of a manager.
 ///
