@@ -76,8 +76,8 @@ impl<'a> Pairs<'a> {
                 return Ok(self.settings);
             }
             let name = self.name()?;
-            let place = format_args!("the parameter at byte {place}");
-            let keyword = lookup(name, !after_password, place)?;
+            let keyword =
+                lookup(name, !after_password, format_args!("the parameter at byte {place}"))?;
             self.skip_spaces();
             self.value.clear();
             if self.peek() == Some('\'') {

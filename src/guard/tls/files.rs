@@ -30,8 +30,10 @@ pub(super) fn roots(root_cert: &RootCert) -> Result<RootCertStore, Error> {
         RootCert::File(path) => {
             for certificate in certificates("sslrootcert", path)? {
                 roots.add(certificate).map_err(|error| {
-                    let what = format_args!("a certificate in it cannot be used: {error}");
-                    unusable("sslrootcert", what)
+                    unusable(
+                        "sslrootcert",
+                        format_args!("a certificate in it cannot be used: {error}"),
+                    )
                 })?;
             }
         }
