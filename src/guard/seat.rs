@@ -58,8 +58,7 @@ impl Watch {
 
     /// Calls the thread out of the event loop, if it is there: from now on it counts as busy.
     fn call_out(&self) -> bool {
-        let places = (Ordering::SeqCst, Ordering::SeqCst);
-        self.place.compare_exchange(WATCHING, BUSY, places.0, places.1).is_ok()
+        self.place.compare_exchange(WATCHING, BUSY, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 }
 

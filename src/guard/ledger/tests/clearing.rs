@@ -38,23 +38,28 @@ fn take_in(ledger: &mut Ledger, server: &mut Server, outcomes: &mut Outcomes, wh
     }
 }
 
+/// One of two slots is held, and a batch with a try for the other one, which fails, is not answered
+/// yet.
+fn a_slot_held_and_a_try_that_fails() -> (Ledger, Server, Outcomes, HoldId) {
+    let slot = Wish { want: Want::Slot(2), fenced: false };
+    let (mut ledger, mut outcomes) = ledger();
+    let mut server = Server::new(1);
+    ledger.request(ticket(0), key(7), slot, Mode::Try, &mut outcomes);
+    batch(&mut ledger, &mut server, |_| false);
+    take_in(&mut ledger, &mut server, &mut outcomes, *b"57014");
+    let hold = outcomes.granted[0].1;
+    ledger.request(ticket(1), key(7), slot, Mode::Try, &mut outcomes);
+    batch(&mut ledger, &mut server, OpKind::is_try);
+    (ledger, server, outcomes, hold)
+}
+
 /// Two batches are in flight. The first has a try for a slot, which fails; the second a release of
 /// another slot, which is skipped. What clears up after the try is sent once the first is answered
 /// and the second is not: it takes the slot for one that the failed try has taken, and lets go of
 /// it. The release, sent again, is then answered 'n', which ends the session.
 #[test]
 fn what_clears_up_after_a_try_leaves_a_slot_alone_whose_release_is_still_to_come() {
-    let slot = Wish { want: Want::Slot(2), fenced: false };
-    let (mut ledger, mut outcomes) = ledger();
-    let mut server = Server::new(1);
-    let no = |_| false;
-    ledger.request(ticket(0), key(7), slot, Mode::Try, &mut outcomes);
-    batch(&mut ledger, &mut server, no);
-    take_in(&mut ledger, &mut server, &mut outcomes, *b"57014");
-    let hold = outcomes.granted[0].1;
-    // The first: a try for the other slot.
-    ledger.request(ticket(1), key(7), slot, Mode::Try, &mut outcomes);
-    batch(&mut ledger, &mut server, OpKind::is_try);
+    let (mut ledger, mut server, mut outcomes, hold) = a_slot_held_and_a_try_that_fails();
     // The second: a try for something else, and a release, which is skipped.
     ledger.request(ticket(2), key(8), Wish::PLAIN, Mode::Try, &mut outcomes);
     ledger.release(hold, &mut outcomes);
@@ -62,35 +67,26 @@ fn what_clears_up_after_a_try_leaves_a_slot_alone_whose_release_is_still_to_come
     // The answer to the first is in.
     take_in(&mut ledger, &mut server, &mut outcomes, *b"57014");
     assert!(!ledger.is_recovering());
-    batch(&mut ledger, &mut server, no);
+    batch(&mut ledger, &mut server, |_| false);
     // And to the others. The model of the server panics when a lock is denied that is held.
     for _ in 0..2 {
         take_in(&mut ledger, &mut server, &mut outcomes, *b"57014");
     }
-    batch(&mut ledger, &mut server, no);
+    batch(&mut ledger, &mut server, |_| false);
     take_in(&mut ledger, &mut server, &mut outcomes, *b"57014");
 }
 
 /// The same with one failure only, for a role that may not notify.
 #[test]
 fn what_clears_up_after_a_try_leaves_a_slot_alone_whose_release_was_denied() {
-    let slot = Wish { want: Want::Slot(2), fenced: false };
-    let (mut ledger, mut outcomes) = ledger();
-    let mut server = Server::new(1);
-    let no = |_| false;
-    ledger.request(ticket(0), key(7), slot, Mode::Try, &mut outcomes);
-    batch(&mut ledger, &mut server, no);
-    take_in(&mut ledger, &mut server, &mut outcomes, *b"42501");
-    let hold = outcomes.granted[0].1;
-    ledger.request(ticket(1), key(7), slot, Mode::Try, &mut outcomes);
-    batch(&mut ledger, &mut server, OpKind::is_try);
+    let (mut ledger, mut server, mut outcomes, hold) = a_slot_held_and_a_try_that_fails();
     ledger.release(hold, &mut outcomes);
     batch(&mut ledger, &mut server, OpKind::releases);
     take_in(&mut ledger, &mut server, &mut outcomes, *b"57014");
-    batch(&mut ledger, &mut server, no);
+    batch(&mut ledger, &mut server, |_| false);
     for _ in 0..2 {
         take_in(&mut ledger, &mut server, &mut outcomes, *b"42501");
     }
-    batch(&mut ledger, &mut server, no);
+    batch(&mut ledger, &mut server, |_| false);
     take_in(&mut ledger, &mut server, &mut outcomes, *b"42501");
 }
