@@ -169,3 +169,33 @@ fn with_release_on_cancel_an_unlock_is_awaited_and_its_future_may_be_dropped() {
     block_on(lock.unlock_async()).expect("it is released already");
     assert_nothing_leaked(&cluster, &manager);
 }
+
+/// What is asked for while as many batches are unanswered as there may be goes out together.
+#[test]
+fn a_release_and_the_try_behind_it_are_one_statement() {
+    let cluster = TempCluster::builder().setting("log_statement", "all").start();
+    let manager = patient(&cluster);
+    let held = manager.acquire(1).wait().expect("free");
+    let mut sql = cluster.sql();
+    let (_, backend) = pg_locks_advisory(&mut sql)[0];
+    assert!(signal(backend, "STOP"));
+    let try_async = |key: i64| {
+        let mut asked = Box::pin(manager.acquire(key).try_async());
+        let polled = asked.as_mut().poll(&mut TaskContext::from_waker(Waker::noop()));
+        assert!(polled.is_pending());
+        asked
+    };
+    let (two, three) = (try_async(2), try_async(3));
+    drop(held);
+    let tries = [two, three, try_async(4)];
+    assert!(signal(backend, "CONT"));
+    let held = tries.map(|asked| block_on(asked).expect("an answer").expect("it is free"));
+    let keys =
+        || pg_locks_advisory(&mut cluster.sql()).iter().map(|lock| lock.0).collect::<Vec<_>>();
+    assert_eq!(keys(), [2, 3, 4]);
+    let log = cluster.log();
+    let begin = log.find("WHEN pg_try_advisory_lock($4)").expect("it is one statement");
+    assert!(log[begin..].contains("$1 = '1'") && log[begin..].contains("$4 = '4'"), "{log}");
+    drop(held);
+    wait_until("everything is released", LIMIT, || keys().is_empty());
+}

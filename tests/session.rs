@@ -27,5 +27,7 @@ mod run;
 mod script;
 #[path = "session/states.rs"]
 mod states;
+#[path = "session/swap.rs"]
+mod swap;
 #[path = "session/usual.rs"]
 mod usual;

@@ -255,6 +255,7 @@ impl Core {
                     let statement = self.ledger.statement(op);
                     (1, session.submit(&statement, op.to_number()))
                 }
+                Next::Swap(swap, ops) => (2, session.submit_swap(swap, ops.map(Op::to_number))),
                 Next::Several(run, count) => {
                     (count, session.submit_run(run, self.ledger.rows(count)))
                 }

@@ -43,6 +43,7 @@ pub mod buffer;
 pub mod companion;
 #[cfg(any(feature = "tls", fuzzing, feature = "__internals"))]
 pub mod end_point;
+pub mod event;
 pub mod fault;
 pub mod fields;
 pub mod frontend;

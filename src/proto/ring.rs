@@ -8,11 +8,11 @@ use std::collections::VecDeque;
 
 use super::backend::{self, BackendMessage};
 use super::companion;
+use super::event::Event;
 use super::fault::{Fault, Unsuitable, Violation};
 use super::fields::{Fields, ServerError, Severity};
 use super::listing::Listing;
-use super::session::Event;
-use super::statement::{Shape, Value};
+use super::statement::{Shape, Swap, Value};
 
 /// The unanswered statements and Syncs. INVARIANT: never more than `capacity`.
 #[derive(Debug)]
@@ -25,6 +25,15 @@ pub(super) struct Ring {
     doubt: Option<Box<ServerError>>,
     /// The row of a statement that asks who holds a key, until its CommandComplete.
     listing: Option<Box<Listing>>,
+    /// What was told together with the last event, of the second one of a [`Swap`].
+    second: Option<Second>,
+}
+
+/// See [`Ring::take_second`].
+#[derive(Debug)]
+enum Second {
+    Answer { ticket: u64, value: Value },
+    Failed { ticket: u64, error: Box<ServerError> },
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -83,7 +92,7 @@ impl Ring {
     pub(super) fn new(capacity: usize) -> Self {
         let pending = VecDeque::with_capacity(capacity);
         let marks = VecDeque::with_capacity(capacity);
-        Self { pending, capacity, marks, doubt: None, listing: None }
+        Self { pending, capacity, marks, doubt: None, listing: None, second: None }
     }
 
     /// How many more fit.
@@ -115,6 +124,15 @@ impl Ring {
         }
         if let Some(Pending::Statement { has_more, .. }) = self.pending.back_mut() {
             *has_more = false;
+        }
+    }
+
+    /// One statement whose row answers two tickets.
+    pub(super) fn push_swap(&mut self, tickets: [u64; 2]) {
+        let (shape, commits, has_more) = (Shape::Swapped, false, false);
+        for ticket in tickets {
+            let reply = Reply::BindComplete;
+            self.pending.push_back(Pending::Statement { ticket, shape, commits, has_more, reply });
         }
     }
 
@@ -212,10 +230,36 @@ impl Ring {
             return None;
         };
         let is_whole = !commits && !has_more && matches!(reply, Reply::BindComplete);
+        if is_whole && *shape == Shape::Swapped {
+            let values = Swap::read_byte(byte)?;
+            return Some(self.take_swapped(*ticket, values));
+        }
         let value = is_whole.then(|| shape.read_byte(byte))??;
         let event = Event::Answer { ticket: *ticket, value };
         self.pending.pop_front();
         Some(event)
+    }
+
+    /// Takes both tickets of a [`Swap`].
+    fn take_swapped(&mut self, ticket: u64, [released, tried]: [Value; 2]) -> Event {
+        self.pending.pop_front();
+        self.second = self.pop_second().map(|ticket| Second::Answer { ticket, value: tried });
+        Event::Answer { ticket, value: released }
+    }
+
+    fn pop_second(&mut self) -> Option<u64> {
+        match self.pending.pop_front() {
+            Some(Pending::Statement { ticket, .. }) => Some(ticket),
+            _ => None,
+        }
+    }
+
+    /// The event that belongs to the last one: the server tells both at once.
+    pub(super) fn take_second(&mut self) -> Option<Event> {
+        Some(match self.second.take()? {
+            Second::Answer { ticket, value } => Event::Answer { ticket, value },
+            Second::Failed { ticket, error } => Event::Failed { ticket, error },
+        })
     }
 
     /// Takes the answer to a Sync, if that is what is next.
@@ -234,6 +278,9 @@ impl Ring {
             |state| Err(Violation::Unexpected { message: backend::name(message), state }.into());
         if let BackendMessage::ErrorResponse(report) = message {
             return self.failed(report.severity(), report.to_error());
+        }
+        if let Some(progress) = self.handle_swapped(message)? {
+            return Ok(progress);
         }
         let state = self.state();
         match (self.pending.front_mut(), message) {
@@ -286,14 +333,53 @@ impl Ring {
         }
     }
 
+    /// Takes the row of a [`Swap`], which is for both of its tickets, and its CommandComplete.
+    fn handle_swapped(&mut self, message: &BackendMessage<'_>) -> Result<Option<Progress>, Fault> {
+        let Some(Pending::Statement { ticket, shape: Shape::Swapped, reply, .. }) =
+            self.pending.front()
+        else {
+            return Ok(None);
+        };
+        match (reply, message) {
+            (Reply::DataRow, BackendMessage::DataRow(row)) => {
+                let values = Swap::read(row)?;
+                for (pending, value) in self.pending.iter_mut().zip(values) {
+                    if let Pending::Statement { reply, .. } = pending {
+                        *reply = Reply::CommandComplete { value };
+                    }
+                }
+                Ok(Some(Progress::Message))
+            }
+            (Reply::CommandComplete { value }, BackendMessage::CommandComplete) => {
+                let (ticket, value) = (*ticket, *value);
+                let tried = match self.pending.get(1) {
+                    Some(Pending::Statement {
+                        reply: Reply::CommandComplete { value }, ..
+                    }) => *value,
+                    _ => return Ok(None),
+                };
+                Ok(Some(self.take_swapped(ticket, [value, tried]).into()))
+            }
+            _ => Ok(None),
+        }
+    }
+
     fn failed(&mut self, severity: Severity, error: ServerError) -> Result<Progress, Fault> {
         let error = Box::new(error);
         match self.pending.front_mut() {
-            Some(Pending::Statement { ticket, reply, .. })
+            Some(Pending::Statement { ticket, reply, shape, .. })
                 if severity == Severity::Error && !matches!(reply, Reply::Skipping) =>
             {
-                let event = Event::Failed { ticket: *ticket, error };
+                // Of a swap that was begun both may have taken effect, or one. Before BindComplete
+                // nothing is run: permissions are looked at until then.
+                let was_begun = !matches!(reply, Reply::BindComplete);
+                let has_second = *shape == Shape::Swapped && was_begun;
+                let event = Event::Failed { ticket: *ticket, error: error.clone() };
                 self.pending.pop_front();
+                if has_second {
+                    let second = self.pop_second();
+                    self.second = second.map(|ticket| Second::Failed { ticket, error });
+                }
                 self.doubt = None;
                 self.listing = None;
                 self.mark_skipping();

@@ -14,15 +14,13 @@
 use super::backend::{self, BackendMessage, Status};
 use super::budget::Budget;
 use super::buffer::{Body, ReadBuf, WriteBuf};
+pub use super::event::Event;
 use super::fault::Fault;
-use super::fields::ServerError;
-use super::frontend::{self, KeyParameters, LONG_PARSE_MAX, PARSE_MAX, STATEMENT_MAX};
-use super::handshake::{Greeting, Handshake, Startup, Step};
-use super::listing::Listing;
-use super::probe::Question;
+use super::frontend::{self, LONG_PARSE_MAX, PARSE_MAX, STATEMENT_MAX};
+use super::handshake::{Handshake, Startup, Step};
 use super::ring::{Progress, Ring};
 use super::statement::{
-    Definition, PREPARED_AT_START, ROWS_MAX, RUN_MAX, Run, Shape, Statement, Value,
+    Definition, PREPARED_AT_START, ROWS_MAX, RUN_MAX, Run, Shape, Statement, Swap,
 };
 
 /// The sizes of a session, fixed when it is made (invariant I6).
@@ -41,59 +39,6 @@ impl SessionLimits {
     /// about what 256 unanswered statements need.
     pub const DEFAULT: Self =
         Self { read_buffer: 32 * 1024, write_buffer: 16 * 1024, in_flight: 256 };
-}
-
-/// What happened. The tickets are those given to [`Session::submit`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// A witness is to answer this; [`Session::witnessed`] goes on.
-    Witness(Question),
-    /// The session is authenticated, set up and prepared.
-    Ready(Greeting),
-    /// A statement's answer: its row is in, and its CommandComplete, or the row of the next one of
-    /// a run is to follow.
-    Answer {
-        /// The statement.
-        ticket: u64,
-        /// What it said.
-        value: Value,
-    },
-    /// The answer of a statement that asks who holds a key.
-    Listed {
-        /// The statement.
-        ticket: u64,
-        /// Who holds it.
-        listing: Box<Listing>,
-    },
-    /// A statement failed; whether it took effect is not known (invariant I2).
-    Failed {
-        /// The statement.
-        ticket: u64,
-        /// The server's report.
-        error: Box<ServerError>,
-    },
-    /// A statement was not run, because one before it failed.
-    Skipped {
-        /// The statement.
-        ticket: u64,
-    },
-    /// Somebody notifies those who wait for a key.
-    Notified {
-        /// The server process of who does; it may be our own.
-        process_id: i32,
-        /// The key.
-        key: KeyParameters,
-    },
-    /// A batch could not be committed. What it did to locks stands; what it was to notify is lost.
-    CommitFailed {
-        /// The server's report.
-        error: Box<ServerError>,
-    },
-    /// A Sync was answered.
-    Synced {
-        /// What was given to [`Session::sync`].
-        mark: u64,
-    },
 }
 
 /// Why a statement or a Sync was not taken.
@@ -275,6 +220,22 @@ impl Session {
         Ok(())
     }
 
+    /// The same for a release and a try that become one statement. What becomes of each is told as
+    /// if they had been submitted one by one; but when the statement fails after it was begun, both
+    /// have failed.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Session::submit`].
+    pub fn submit_swap(&mut self, swap: Swap, tickets: [u64; 2]) -> Result<(), Refused> {
+        let definition = Swap::definition();
+        self.admit(&definition, false, tickets.len(), STATEMENT_MAX)?;
+        self.write(&definition, |body| swap.parameters(body))?;
+        self.ring.push_swap(tickets);
+        self.batch = Batch::Open;
+        Ok(())
+    }
+
     /// Whether a statement can be taken now that has so many tickets and bytes.
     fn admit(
         &self,
@@ -440,8 +401,11 @@ impl Session {
         }
     }
 
-    /// Takes what a server usually answers, in one stride.
+    /// Takes what is left of the last answer, or what a server usually answers, in one stride.
     fn stride(&mut self) -> Option<Event> {
+        if let Some(event) = self.ring.take_second() {
+            return Some(event);
+        }
         let (event, size) = self.ring.take_usual(self.incoming.bytes())?;
         self.incoming.consume(size);
         if matches!(event, Event::Synced { .. }) {

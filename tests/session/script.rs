@@ -12,7 +12,7 @@ use distlock::proto::probe::Question;
 use distlock::proto::rehearsal;
 use distlock::proto::scram::IterationLimits;
 use distlock::proto::session::{Event, Session, SessionLimits};
-use distlock::proto::statement::{Run, Statement};
+use distlock::proto::statement::{Run, Statement, Swap};
 use zeroize::Zeroizing;
 
 use super::backend;
@@ -43,6 +43,7 @@ enum Turn {
     Submit(Statement, u64),
     /// The keys, with the tickets from this one on.
     SubmitRun(Run, Vec<i64>, u64),
+    SubmitSwap(Swap, [u64; 2]),
     Sync(u64),
 }
 
@@ -123,6 +124,11 @@ impl Script {
         self
     }
 
+    pub(crate) fn submits_swap(mut self, swap: Swap, tickets: [u64; 2]) -> Self {
+        self.turns.push(Turn::SubmitSwap(swap, tickets));
+        self
+    }
+
     pub(crate) fn syncs(mut self, mark: u64) -> Self {
         self.turns.push(Turn::Sync(mark));
         self
@@ -142,7 +148,7 @@ impl Script {
         let outcome = self.play_in_bytes();
         let lengths = self.turns.iter().map(|turn| match turn {
             Turn::Backend(bytes) => bytes.len(),
-            Turn::Submit(..) | Turn::SubmitRun(..) | Turn::Sync(_) => 0,
+            _ => 0,
         });
         for at in 1..lengths.sum() {
             assert_eq!(self.run(Cut::At(at)).0, outcome, "split at {at}");
@@ -207,10 +213,13 @@ impl Script {
                     let rows = keys.iter().copied().zip(*first..);
                     session.submit_run(*run, rows).expect("room in the ring");
                 }
+                Turn::SubmitSwap(swap, tickets) if outcome.fault.is_none() => {
+                    session.submit_swap(*swap, *tickets).expect("room in the ring");
+                }
                 Turn::Sync(mark) if outcome.fault.is_none() => {
                     session.sync(*mark).expect("room in the ring");
                 }
-                Turn::Submit(..) | Turn::SubmitRun(..) | Turn::Sync(_) => {}
+                _ => {}
             }
             collect(&mut session, &mut outcome);
         }

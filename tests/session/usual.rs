@@ -2,7 +2,7 @@
 //! [`Script::play_in_bytes`] compares with the same bytes, one by one.
 
 use distlock::proto::frontend::KeyParameters;
-use distlock::proto::statement::{Run, Statement};
+use distlock::proto::statement::{Run, Statement, Swap};
 
 use super::backend::{self, bind_complete, command_complete, ready};
 use super::script::{Script, events};
@@ -25,6 +25,10 @@ fn asked() -> Vec<Script> {
         prepared(Statement::Listen(0)),
         Script::ready()
             .submits_run(Run::TryLock, &[1, 2], 1)
+            .syncs(9)
+            .says(backend::message(b'1', b"")),
+        Script::ready()
+            .submits_swap(Swap { release: 1, try_lock: 1 }, [1, 2])
             .syncs(9)
             .says(backend::message(b'1', b"")),
         Script::ready().syncs(9),

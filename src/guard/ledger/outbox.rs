@@ -1,9 +1,11 @@
 //! The statements that are to be sent, and how many of them go as one.
 
 use super::{Ledger, Op, OpKind};
+use crate::key::Key;
 #[cfg(test)]
 use crate::proto::statement::Statement;
-use crate::proto::statement::{ROWS_MAX, Run};
+use crate::proto::statement::{ROWS_MAX, Run, Swap};
+use crate::slots::Want;
 
 /// From so many on, statements of one kind go as one with several rows. With pgbench (PostgreSQL
 /// 15, a prepared try and an unlock) such a round trip took as long as a plain one with 1 and with
@@ -18,6 +20,8 @@ const LOOK_MAX: usize = 4 * ROWS_MAX;
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Next {
     One(Op),
+    /// The first two.
+    Swap(Swap, [Op; 2]),
     /// So many from the front of the queue: [`Ledger::rows`].
     Several(Run, usize),
 }
@@ -26,7 +30,7 @@ impl Ledger {
     /// The next to be sent, where there is room for so many.
     pub(crate) fn next(&mut self, room: usize) -> Option<Next> {
         if self.outbox.len() < ROWS_MIN {
-            return self.outbox.front().map(|op| Next::One(*op));
+            return self.one_or_two();
         }
         self.gather();
         let op = *self.outbox.front()?;
@@ -34,10 +38,31 @@ impl Ledger {
         let like = |op: &&Op| self.run_of(op) == Some(run);
         let most = room.min(ROWS_MAX);
         let count = self.outbox.iter().take(most).take_while(like).count();
-        Some(match count {
-            ..ROWS_MIN => Next::One(op),
-            _ => Next::Several(run, count),
-        })
+        match count {
+            ..ROWS_MIN => self.one_or_two(),
+            _ => Some(Next::Several(run, count)),
+        }
+    }
+
+    /// A release and the try behind it go together.
+    fn one_or_two(&self) -> Option<Next> {
+        let first = *self.outbox.front()?;
+        if first.kind != OpKind::Release {
+            return Some(Next::One(first));
+        }
+        let second = self.outbox.get(1).filter(|op| op.kind == OpKind::Try);
+        Some(second.and_then(|second| self.swap(first, *second)).unwrap_or(Next::One(first)))
+    }
+
+    fn swap(&self, first: Op, second: Op) -> Option<Next> {
+        let [Key::Bigint(release), Key::Bigint(try_lock)] =
+            [first, second].map(|op| self.entries[op.entry as usize].key())
+        else {
+            return None;
+        };
+        let request = self.attempted(second.entry)?;
+        let is_plain = request.want == Want::Exclusive && !request.fenced;
+        is_plain.then_some(Next::Swap(Swap { release, try_lock }, [first, second]))
     }
 
     /// The keys and numbers of the first `count`.
@@ -80,7 +105,15 @@ impl Ledger {
     /// not held, so that no release is moved before the try of its own key.
     fn gather(&mut self) {
         let front = self.outbox.iter().take(LOOK_MAX);
-        let plain = front.take_while(|op| self.run_of(op).is_some()).count();
+        let front = front.take_while(|op| self.run_of(op).is_some());
+        let [mut plain, mut releases] = [0; 2];
+        for op in front {
+            plain += 1;
+            releases += usize::from(op.kind == OpKind::Release);
+        }
+        if releases < ROWS_MIN && plain - releases < ROWS_MIN {
+            return;
+        }
         self.gathered.clear();
         let mut releases = 0;
         for at in 0..plain {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::proto::frontend::KeyParameters;
-use crate::proto::statement::{ROWS_MAX, Run, Statement, Value};
+use crate::proto::statement::{ROWS_MAX, Run, Statement, Swap, Value};
 
 mod along;
 mod channels;

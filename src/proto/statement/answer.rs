@@ -61,6 +61,8 @@ pub enum Shape {
     Token,
     /// A [`Listing`].
     Listing,
+    /// A letter that answers two: a [`Swap`](super::Swap).
+    Swapped,
     /// No row.
     Nothing,
 }
@@ -105,17 +107,7 @@ impl Shape {
         let mut values = row.values();
         let value = match self {
             Self::Boolean => Value::from(row.boolean()?),
-            Self::Letter(_) => {
-                let (1, Some(Some([letter]))) = (row.columns(), values.next()) else {
-                    return Err(malformed("a lock statement's column is one letter"));
-                };
-                self.read_byte(*letter).ok_or_else(|| {
-                    malformed(match letter {
-                        b'n' => "the server denies a lock that this session holds",
-                        _ => "a letter that the statement does not answer",
-                    })
-                })?
-            }
+            Self::Letter(_) => self.letter(row, |letter| self.read_byte(letter))?,
             Self::Slot(count) | Self::RegisteredSlot(count) => {
                 let (1, Some(Some(bytes))) = (row.columns(), values.next()) else {
                     return Err(malformed("a counted lock's column is an integer"));
@@ -144,9 +136,28 @@ impl Shape {
                 Listing::read(row)?;
                 Value::Done
             }
+            Self::Swapped => return Err(malformed("a row that answers two is not for one")),
             Self::Nothing => return Err(malformed("a row of a statement that has none")),
         };
         Ok(Ok(value))
+    }
+
+    /// Reads a row of one letter.
+    pub(super) fn letter<T>(
+        self,
+        row: &DataRow<'_>,
+        meaning: impl FnOnce(u8) -> Option<T>,
+    ) -> Result<T, Violation> {
+        let malformed = |what| Violation::Malformed { message: "DataRow", what };
+        let (1, Some(Some([letter]))) = (row.columns(), row.values().next()) else {
+            return Err(malformed("a lock statement's column is one letter"));
+        };
+        meaning(*letter).ok_or_else(|| {
+            malformed(match letter {
+                b'n' => "the server denies a lock that this session holds",
+                _ => "a letter that the statement does not answer",
+            })
+        })
     }
 }
 

@@ -242,6 +242,14 @@ pub(super) const RELEASE_RUN: &str = concat!(
     " FROM unnest($1, $2, $3) AS t(k, a, b)"
 );
 
+/// A release, and what it says in lower case; in upper case if the key that is tried then was free.
+pub(super) const SWAP: &str = "SELECT CASE WHEN NOT pg_advisory_unlock($1) THEN 'n'::\"char\" \
+     WHEN pg_try_advisory_lock($2, $3) \
+     THEN CASE WHEN NOT pg_advisory_unlock($2, $3) THEN 'x'::\"char\" \
+     WHEN pg_try_advisory_lock($4) THEN 'Q' ELSE 'q' END \
+     WHEN pg_notify('distlock_' || ($3 & 7), $1::text) IS NULL THEN 'x' \
+     WHEN pg_try_advisory_lock($4) THEN 'K' ELSE 'k' END";
+
 /// A slot that is neither held here nor by others. The inner CASE keeps the order: a slot of ours
 /// would be granted.
 pub(super) const TAKE_SLOT: &str = "SELECT coalesce((SELECT s FROM generate_series(0, $4 - 1) s \
@@ -343,6 +351,9 @@ mod tests {
             check(rest, "NOT pg_advisory_unlock($1");
         }
         check(RELEASE_RUN, "SELECT CASE WHEN NOT pg_advisory_unlock(k)");
+        // The tries of the other key come behind that.
+        let (release, _) = SWAP.split_once(" WHEN pg_try_advisory_lock($4)").expect("it tries");
+        check(release, "SELECT CASE WHEN NOT pg_advisory_unlock($1)");
     }
 
     fn check(text: &str, beginning: &str) {

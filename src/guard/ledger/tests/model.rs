@@ -188,6 +188,7 @@ impl World {
             // Several as one have the outcome of so many, one by one.
             let several = match ledger.next(ROWS_MAX) {
                 Some(Next::One(..)) => 1,
+                Some(Next::Swap(..)) => 2,
                 Some(Next::Several(_, several)) => several,
                 None => break,
             };

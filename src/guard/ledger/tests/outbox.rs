@@ -28,6 +28,8 @@ fn runs(ledger: &mut Ledger) -> Vec<(Run, Vec<i64>)> {
         let (run, count) = match next {
             Next::One(op) => (Run::of(&ledger.statement(op)).expect("a try or a release").0, 1),
             Next::Several(run, count) => (run, count),
+            // As if it were sent alone, and then the try.
+            Next::Swap(..) => (Run::Release, 1),
         };
         runs.push((run, ledger.rows(count).map(|(key, _)| key).collect()));
         (0..count).for_each(|_| ledger.pop_op());
@@ -53,17 +55,50 @@ fn a_statement_has_so_many_rows_and_no_more() {
 }
 
 #[test]
-fn a_few_are_sent_one_by_one_and_so_is_what_stands_between() {
-    let (mut ledger, mut outcomes) = alternating(3);
-    let kinds: Vec<_> = std::iter::from_fn(|| match ledger.next(ROWS_MAX)? {
-        Next::One(op) => {
-            ledger.pop_op();
-            Some(op.kind)
+fn of_a_few_each_release_goes_with_the_try_behind_it() {
+    let (mut ledger, _) = alternating(3);
+    for number in 0..3 {
+        match ledger.next(ROWS_MAX) {
+            Some(Next::Swap(swap, ops)) => {
+                assert_eq!(swap, Swap { release: number, try_lock: 3 + number });
+                assert_eq!(ops.map(|op| op.kind), [OpKind::Release, OpKind::Try]);
+                (0..2).for_each(|_| ledger.pop_op());
+            }
+            other => panic!("{other:?}"),
         }
-        Next::Several(..) => panic!("they are not worth it"),
-    })
-    .collect();
-    assert_eq!(kinds, [[OpKind::Release; 3], [OpKind::Try; 3]].concat());
+    }
+    assert!(ledger.next(ROWS_MAX).is_none());
+}
+
+/// Each has a text of its own, or is not for a `bigint`.
+#[test]
+fn a_try_of_another_kind_is_sent_alone_and_so_is_the_release_before_it() {
+    let (slot, shared) = (Want::Slot(2), Want::Shared);
+    let plain = Wish::PLAIN;
+    for (key, wish) in [
+        (key(1), Wish { want: slot, ..plain }),
+        (key(1), Wish { want: shared, ..plain }),
+        (key(1), Wish { fenced: true, ..plain }),
+        (Key::Pair(1, 1), plain),
+    ] {
+        let (mut ledger, mut outcomes) = (Ledger::new(MANY, 1), Outcomes::default());
+        ledger.online(&mut outcomes);
+        ledger.request(ticket(0), Key::Bigint(0), plain, Mode::Try, &mut outcomes);
+        answer(&mut ledger, &mut outcomes, true);
+        ledger.release(outcomes.granted[0].1, &mut outcomes);
+        ledger.request(ticket(1), key, wish, Mode::Try, &mut outcomes);
+        for _ in 0..2 {
+            assert!(matches!(ledger.next(ROWS_MAX), Some(Next::One(_))), "{key} {wish:?}");
+            ledger.pop_op();
+        }
+        assert!(ledger.next(ROWS_MAX).is_none());
+    }
+}
+
+#[test]
+fn tries_are_sent_one_by_one_as_long_as_something_stands_between() {
+    let (mut ledger, mut outcomes) = (Ledger::new(MANY, 1), Outcomes::default());
+    ledger.online(&mut outcomes);
     // A try for a slot keeps those behind it from getting before it.
     let slot = Wish { want: Want::Slot(2), fenced: false };
     for (number, wish) in [(10, Wish::PLAIN), (11, slot), (12, Wish::PLAIN), (13, Wish::PLAIN)] {
