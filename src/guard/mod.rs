@@ -33,6 +33,7 @@ pub(crate) mod ledger;
 mod linger;
 mod rhythm;
 mod seat;
+mod socket;
 mod startup;
 mod stream;
 #[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
@@ -43,7 +44,7 @@ mod witness;
 use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 #[cfg(test)]
 use std::sync::mpsc::Receiver;
 use std::sync::mpsc::sync_channel;
@@ -61,7 +62,7 @@ use self::holds::Holds;
 use self::lease::LeaseTimes;
 use self::ledger::LedgerLimits;
 use self::linger::Linger;
-use self::rhythm::Rhythm;
+use self::rhythm::{Rhythm, Solitude};
 use self::seat::Watch;
 use self::tls::Tls;
 use self::turn::{Guard, Reading};
@@ -85,6 +86,8 @@ pub(crate) struct Shared {
     /// Whether a caller with the seat sleeps, and a byte in the pipe would wake it.
     driver_sleeps: AtomicBool,
     driver_waker: pipe::Sender,
+    /// How often a caller has found the seat taken.
+    visits: AtomicU32,
     /// What the thread does, and until when it sleeps at the longest.
     watch: Watch,
     /// Whether somebody called for the thread since it last looked.
@@ -121,6 +124,7 @@ pub(crate) struct Seat {
     pub(crate) guard: Guard,
     driver_wakes: pipe::Receiver,
     linger: Linger,
+    solitude: Solitude,
 }
 
 /// The token of the waker in the event loop.
@@ -212,11 +216,12 @@ fn build(
     let shared = Arc::new_cyclic(|this| Shared {
         this: this.clone(),
         slots,
-        seat: Mutex::new(Seat { guard, driver_wakes, linger }),
+        seat: Mutex::new(Seat { guard, driver_wakes, linger, solitude: Solitude::new() }),
         home: Arc::new(Home::new(this.clone())),
         closing: AtomicBool::new(false),
         driver_sleeps: AtomicBool::new(false),
         driver_waker,
+        visits: AtomicU32::new(0),
         watch: Watch::new(),
         thread_called: AtomicBool::new(false),
         sent_aside: AtomicBool::new(false),

@@ -23,6 +23,13 @@
 //! time: the answer has been read by then, and it sleeps on without having left the event loop. So
 //! it is told, once [`DRIVES`] calls in a row have each come within [`STAND_ASIDE`] of the one
 //! before.
+//!
+//! # Who is alone
+//!
+//! A caller that has the seat, and seems to be the only one around, waits where nobody can wake it
+//! but the server: that saves a system call for each answer. Whoever comes meanwhile is kept
+//! waiting until that answer is there, or a few milliseconds are over, and is the reason not to do
+//! it again for the next [`UNDISTURBED`] waits.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -51,6 +58,9 @@ const STREAK: u32 = 32;
 /// So many calls in a row, and the thread is sent away: not for one lock and its release, since it
 /// has to come back as well.
 const DRIVES: u32 = 3;
+
+/// So many waits in a row that nobody disturbed, and the next one is expected to be like them.
+const UNDISTURBED: u32 = 32;
 
 impl Rhythm {
     pub(super) const fn new() -> Self {
@@ -100,6 +110,35 @@ impl Rhythm {
             self.streak.store(0, Ordering::Relaxed);
         }
         overdue
+    }
+}
+
+/// What the seat's holders know of that.
+#[derive(Debug)]
+pub(super) struct Solitude {
+    /// How many others had come at the last look.
+    visits: u32,
+    undisturbed: u32,
+}
+
+impl Solitude {
+    pub(super) const fn new() -> Self {
+        Self { visits: 0, undisturbed: 0 }
+    }
+
+    /// Asked before each wait: whether it may be one that only the server ends.
+    pub(super) fn lasts(&mut self, visits: u32) -> bool {
+        if self.visits != visits {
+            self.visits = visits;
+            self.ended();
+        }
+        self.undisturbed = (self.undisturbed + 1).min(UNDISTURBED + 1);
+        self.undisturbed > UNDISTURBED
+    }
+
+    /// A wait took longer than it may, so that others would be kept from the seat.
+    pub(super) fn ended(&mut self) {
+        self.undisturbed = 0;
     }
 }
 
@@ -156,5 +195,31 @@ mod tests {
         assert!(!rhythm.is_overdue(at(now + 50)));
         assert!(rhythm.is_overdue(at(now + 51)));
         assert!(!rhythm.released(at(now + 60)));
+    }
+
+    fn alone() -> Solitude {
+        let mut solitude = Solitude::new();
+        for _ in 0..UNDISTURBED {
+            assert!(!solitude.lasts(7), "not before it is known");
+        }
+        assert!(solitude.lasts(7));
+        solitude
+    }
+
+    #[test]
+    fn who_comes_is_remembered_for_so_many_waits() {
+        let mut solitude = alone();
+        assert!(solitude.lasts(7), "and so it goes on");
+        for wait in 0..UNDISTURBED {
+            assert!(!solitude.lasts(8), "wait {wait} since somebody came");
+        }
+        assert!(solitude.lasts(8));
+    }
+
+    #[test]
+    fn a_server_that_is_slow_ends_it() {
+        let mut solitude = alone();
+        solitude.ended();
+        assert!(!solitude.lasts(7));
     }
 }

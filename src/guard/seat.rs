@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::linger::Patience;
 use super::rhythm::FOLLOWS_WITHIN;
+use super::socket::{RECEIVE_MAX, TICKS};
 use super::stream::Ready;
 use super::{JOIN_MAX, Reading, STAND_ASIDE, Seat, Shared, is_current};
 use crate::clock::Time;
@@ -200,6 +201,12 @@ impl Shared {
         let _ = self.thread_waker.wake();
     }
 
+    /// Leaves what was queued to the caller that has the seat.
+    fn leave_to_driver(&self) {
+        self.visits.fetch_add(1, Ordering::Relaxed);
+        self.nudge_driver();
+    }
+
     /// Wakes a caller that sleeps with the seat.
     pub(super) fn nudge_driver(&self) {
         if self.driver_sleeps.swap(false, Ordering::SeqCst) {
@@ -247,12 +254,32 @@ impl Shared {
             if now >= limit {
                 break;
             }
-            let reading = self.sleep_with_seat(seat, ticket, now, alarm);
+            let reading = self.wait_with_seat(seat, ticket, now, alarm);
             if reading != Reading::Nothing {
                 self.reads.fetch_add(1, Ordering::SeqCst);
             }
             seat.guard.turn(self, Time::now(), reading);
         }
+    }
+
+    /// Waits with the seat for an answer: in recv(2) where nobody else seems to be around, since
+    /// who comes then is heard once that has ended, which takes no longer than
+    /// [`RECEIVE_MAX`](super::socket).
+    fn wait_with_seat(&self, seat: &mut Seat, ticket: Ticket, now: Time, limit: Time) -> Reading {
+        let due = limit.min(seat.guard.next_timeout());
+        let visits = self.visits.load(Ordering::Relaxed);
+        if seat.solitude.lasts(visits) && now.after(RECEIVE_MAX + TICKS) < due {
+            if self.slots.has_submissions() || self.closing.load(Ordering::SeqCst) {
+                return Reading::Nothing;
+            }
+            if let Some(reading) = seat.guard.receive() {
+                if reading == Reading::Nothing {
+                    seat.solitude.ended();
+                }
+                return reading;
+            }
+        }
+        self.sleep_with_seat(seat, ticket, now, limit)
     }
 
     /// Sleeps with the seat until the socket is ready, a deadline has come, or somebody nudges.
@@ -293,13 +320,13 @@ impl Drive for Shared {
                 seat.guard.turn(self, Time::now(), Reading::Nothing);
                 self.leave(seat, true);
             }
-            None => self.nudge_driver(),
+            None => self.leave_to_driver(),
         }
     }
 
     fn attend(&self, ticket: Ticket, has_yielded: bool) -> bool {
         let Some(mut seat) = self.try_seat() else {
-            self.nudge_driver();
+            self.leave_to_driver();
             return false;
         };
         let now = Time::now();
@@ -345,7 +372,7 @@ impl Drive for Shared {
 
     fn drive(&self, ticket: Ticket, limit: Time) -> bool {
         let Some(mut seat) = self.try_seat() else {
-            self.nudge_driver();
+            self.leave_to_driver();
             return false;
         };
         let now = Time::now();

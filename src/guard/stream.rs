@@ -3,16 +3,16 @@
 //! Whoever drives a stream need not know of TLS: it is connected when the handshake is through, and
 //! what is read and written is what went in at the other end.
 
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 
-use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt;
 
+use super::socket::Socket;
 use super::tls::{Channel, Tls};
 use crate::clock::Time;
 use crate::config::SocketOptions;
@@ -34,12 +34,8 @@ pub(crate) struct Stream {
     /// Whether the event loop also tells when there is room to write. Only then: a Unix socket
     /// reports room after every byte the server reads, which would wake an idle guard for nothing.
     wants_room: bool,
-}
-
-#[derive(Debug)]
-enum Socket {
-    Tcp(TcpStream),
-    Unix(UnixStream),
+    /// What [`Stream::receive`] has met with, for [`Stream::read`] to tell.
+    failed: Option<io::Error>,
 }
 
 /// What [`Stream::read`] found.
@@ -70,20 +66,13 @@ impl Stream {
         registry: &Registry,
         token: Token,
     ) -> io::Result<Self> {
-        let socket = match address {
-            Address::Tcp(address) => Socket::Tcp(TcpStream::connect(*address)?),
-            Address::Unix(path) => Socket::Unix(UnixStream::connect(path)?),
-        };
+        let socket = Socket::connect(address)?;
         let tls = match (address, tls) {
             (Address::Tcp(_), Some((tls, endpoint))) => Some(Box::new(tls.channel(endpoint)?)),
             _ => None,
         };
-        let mut stream = Self { socket, tls, is_dialed: false, wants_room: true };
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        match &mut stream.socket {
-            Socket::Tcp(socket) => registry.register(socket, token, interest)?,
-            Socket::Unix(socket) => registry.register(socket, token, interest)?,
-        }
+        let mut stream = Self { socket, tls, is_dialed: false, wants_room: true, failed: None };
+        stream.socket.register(registry, token, Interest::READABLE | Interest::WRITABLE)?;
         Ok(stream)
     }
 
@@ -91,7 +80,7 @@ impl Stream {
     /// an error if it cannot be.
     pub(crate) fn is_connected(&mut self) -> io::Result<bool> {
         // Looked at once: later errors of the socket are TLS's to tell, in its words.
-        self.is_dialed = self.is_dialed || self.dial()?;
+        self.is_dialed = self.is_dialed || self.socket.is_connected()?;
         match (self.is_dialed, &mut self.tls) {
             (true, Some(tls)) => tls.advance(&mut self.socket),
             (is_dialed, _) => Ok(is_dialed),
@@ -106,25 +95,6 @@ impl Stream {
     /// The hash that tells the TLS channel, where there is one and it is defined.
     pub(crate) fn end_point(&self) -> Option<Vec<u8>> {
         self.tls.as_ref()?.end_point()
-    }
-
-    fn dial(&self) -> io::Result<bool> {
-        let error = match &self.socket {
-            Socket::Tcp(socket) => socket.take_error()?,
-            Socket::Unix(socket) => socket.take_error()?,
-        };
-        if let Some(error) = error {
-            return Err(error);
-        }
-        let peer = match &self.socket {
-            Socket::Tcp(socket) => socket.peer_addr().map(drop),
-            Socket::Unix(socket) => socket.peer_addr().map(drop),
-        };
-        match peer {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
-            Err(error) => Err(error),
-        }
     }
 
     /// Sets the options of a TCP socket, and that small messages go out at once. Measured: without
@@ -151,6 +121,9 @@ impl Stream {
     }
 
     pub(crate) fn read(&mut self, into: &mut [u8]) -> io::Result<Input> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
         if let Some(tls) = &mut self.tls {
             return tls.read(&mut self.socket, into);
         }
@@ -162,6 +135,28 @@ impl Stream {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => Err(error),
             };
+        }
+    }
+
+    /// Whether [`Stream::receive`] can be called: the socket must be all that there is to wait for.
+    pub(crate) fn can_receive(&self) -> bool {
+        self.tls.is_none() && !self.wants_room
+    }
+
+    /// Reads, and waits for that for a moment: for up to [`RECEIVE_MAX`](super::socket), which
+    /// nothing but the socket ends. [`Input::End`] if it has ended or failed: [`Stream::read`] says
+    /// which.
+    pub(crate) fn receive(&mut self, into: &mut [u8]) -> Input {
+        match self.socket.receive(into) {
+            Ok(0) => Input::End,
+            Ok(count) => Input::Bytes(count),
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Input::Empty,
+                _ => {
+                    self.failed = Some(error);
+                    Input::End
+                }
+            },
         }
     }
 
@@ -204,10 +199,7 @@ impl Stream {
             true => Interest::READABLE | Interest::WRITABLE,
             false => Interest::READABLE,
         };
-        match &mut self.socket {
-            Socket::Tcp(socket) => registry.reregister(socket, token, interest),
-            Socket::Unix(socket) => registry.reregister(socket, token, interest),
-        }
+        self.socket.reregister(registry, token, interest)
     }
 
     /// Sleeps until there is something to read (or room to write, where that is wanted), the other
@@ -251,42 +243,9 @@ impl Drop for Stream {
     }
 }
 
-impl Read for Socket {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(socket) => socket.read(into),
-            Self::Unix(socket) => socket.read(into),
-        }
-    }
-}
-
-impl Write for Socket {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(socket) => socket.write(bytes),
-            Self::Unix(socket) => socket.write(bytes),
-        }
-    }
-
-    /// Several TLS records in one call.
-    fn write_vectored(&mut self, bytes: &[IoSlice<'_>]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(socket) => socket.write_vectored(bytes),
-            Self::Unix(socket) => socket.write_vectored(bytes),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        match &self.socket {
-            Socket::Tcp(socket) => socket.as_fd(),
-            Socket::Unix(socket) => socket.as_fd(),
-        }
+        self.socket.as_fd()
     }
 }
 
@@ -322,5 +281,52 @@ mod tests {
         stream.set_options(&SocketOptions { keepalives: false, ..options }).unwrap();
         assert!(!sockopt::socket_keepalive(&stream).unwrap());
         assert_ne!(sockopt::tcp_keepidle(&stream).unwrap(), Duration::from_secs(7));
+    }
+
+    /// A stream that is connected, and its other end.
+    fn connected() -> (Stream, std::net::TcpStream, mio::Poll) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = Address::Tcp(listener.local_addr().unwrap());
+        let poll = mio::Poll::new().unwrap();
+        let mut stream = Stream::connect(&address, None, poll.registry(), Token(0)).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        while !stream.is_connected().unwrap() {}
+        stream.want_room(false, poll.registry(), Token(0)).unwrap();
+        assert!(stream.can_receive());
+        (stream, server, poll)
+    }
+
+    #[test]
+    fn a_wait_for_the_socket_alone_ends_without_it() {
+        let (mut stream, mut server, _poll) = connected();
+        assert_eq!(stream.receive(&mut [0; 8]), Input::Empty);
+        assert_eq!(stream.read(&mut [0; 8]).unwrap(), Input::Empty, "and this does not wait");
+        server.write_all(b"abc").unwrap();
+        let mut space = [0; 8];
+        while stream.receive(&mut space) == Input::Empty {}
+        assert_eq!(&space[..3], b"abc");
+    }
+
+    #[test]
+    fn what_ends_the_connection_during_such_a_wait_is_read_next() {
+        let (mut stream, server, _poll) = connected();
+        drop(server);
+        while stream.receive(&mut [0; 8]) == Input::Empty {}
+        assert_eq!(stream.read(&mut [0; 8]).unwrap(), Input::End);
+        // What is unread when a socket is closed makes it a reset.
+        let (mut stream, server, _poll) = connected();
+        while stream.write(b"unread").unwrap() == 0 {}
+        server.peek(&mut [0; 8]).unwrap();
+        drop(server);
+        while stream.receive(&mut [0; 8]) == Input::Empty {}
+        let error = stream.read(&mut [0; 8]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    /// A full socket must not keep the guard.
+    #[test]
+    fn writing_never_waits() {
+        let (mut stream, _server, _poll) = connected();
+        while stream.write(&[0; 64 * 1024]).unwrap() > 0 {}
     }
 }

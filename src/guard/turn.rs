@@ -67,6 +67,8 @@ pub(crate) struct Peer {
 pub(crate) enum Reading {
     /// Nothing: the socket was not reported ready.
     Nothing,
+    /// What [`Guard::receive`] has read already.
+    Received(usize),
     /// What is there, by one call if that gets all of it.
     Once,
     /// Until the socket says that there is no more, as the event loop's edges demand.
@@ -90,6 +92,10 @@ impl Guard {
         self.unfinished = false;
         self.core.tick(now);
         self.take_submissions(shared);
+        let reading = match reading {
+            Reading::Received(count) => self.take_received(shared, now, count),
+            reading => reading,
+        };
         // An answer that lies in the socket is not overdue, however late this turn is: after a
         // pause of the process, what has come is read before anything is given up.
         let reading = if self.core.is_overdue(now) { Reading::Drain } else { reading };
@@ -180,6 +186,31 @@ impl Guard {
                 Submission::Release(hold) => self.core.release(hold, &mut settler),
             }
         }
+    }
+
+    /// Waits in recv(2) for an answer, for a moment, and reads it; for the turn that follows.
+    /// `None` where poll(2) has to be waited in.
+    pub(crate) fn receive(&mut self) -> Option<Reading> {
+        let stream = self.stream.as_mut().filter(|stream| stream.can_receive())?;
+        let space = self.core.session()?.space();
+        if space.is_empty() {
+            return None;
+        }
+        Some(match stream.receive(space) {
+            Input::Bytes(count) => Reading::Received(count),
+            Input::Empty => Reading::Nothing,
+            Input::End => Reading::Once,
+        })
+    }
+
+    /// Says what is left to be read.
+    fn take_received(&mut self, shared: &Shared, now: Time, count: usize) -> Reading {
+        let Some(session) = self.core.session() else { return Reading::Nothing };
+        let was_all = count < session.space().len();
+        session.filled(count);
+        let change = self.core.handle_input(now, &mut self.holds.settler(shared));
+        self.apply(change, shared);
+        if was_all { Reading::Nothing } else { Reading::Once }
     }
 
     fn read(&mut self, shared: &Shared, now: Time, reading: Reading) {

@@ -143,6 +143,13 @@ fn awaited(manager: &Manager, waker: &Waker) -> Vec<Count> {
 /// Requests for a key that is taken, which end without it.
 fn given_up(manager: &Manager, waker: &Waker) -> Vec<Count> {
     let moment = Duration::from_micros(200);
+    // A slot makes a waker of its own when a thread first uses it, and while the server is slow to
+    // answer for one that was given up, the next request takes another slot.
+    thread::scope(|scope| {
+        for _ in 0..16 {
+            scope.spawn(|| manager.acquire(2).timeout(moment * 500).wait().expect_err("taken"));
+        }
+    });
     // A round trip. The slot of a request that was given up is free once the server has answered;
     // without this, all slots would be in use when the server is slow for a moment.
     let keep_step = || {

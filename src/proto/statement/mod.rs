@@ -10,13 +10,11 @@
 
 mod answer;
 mod run;
-mod swap;
 mod text;
 
 use self::answer::{DOWNGRADED, REGISTERED, REGISTERED_TO_SHARE, RELEASED, RETRIED};
 pub use self::answer::{Shape, Token, Value};
-pub use self::run::{ROWS_MAX, RUN_MAX, Run};
-pub use self::swap::Swap;
+pub use self::run::{ROWS_MAX, RUN_MAX, Run, Swap};
 use super::buffer::Body;
 use super::companion::{self, SLOTS_MAX};
 use super::frontend::{INT4_OID, INT8_OID, KeyParameters};

@@ -1,14 +1,17 @@
-//! Several statements of one kind as one: each has its row, in their order.
+//! Several statements as one: of one kind, with a row for each, or a release and the try that is
+//! behind it in the queue.
 //!
 //! A statement costs the server some ten times of what its lock does, so a long queue is sent as
 //! arrays of keys. The rows of a function in FROM come in the order of the arrays, and each calls
 //! the lock functions when it is made (manual: queries-table-expressions, "Table Functions"). After
 //! an error the rows before it stand, as they would as statements of their own (I2).
 
+use super::super::backend::DataRow;
 use super::super::buffer::Body;
 use super::super::companion;
+use super::super::fault::Violation;
 use super::super::frontend::{INT4_OID, INT8_OID, KeyParameters};
-use super::answer::{RELEASED, Shape};
+use super::answer::{RELEASED, Shape, Value};
 use super::{Definition, Statement, text};
 
 /// The most rows of one statement.
@@ -101,4 +104,53 @@ fn array(body: &mut Body<'_>, oid: i32, size: usize, count: usize) {
     body.i32(oid);
     body.length(count);
     body.i32(1);
+}
+
+/// [`Statement::Release`] of one `bigint` key, then [`Statement::TryLock`] of another, or of the
+/// same one: all that a thread asks for that locks and unlocks in a loop. The try comes after the
+/// release and after those who wait were told of it, as in statements of their own: the CASE has
+/// the order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Swap {
+    /// The key to release.
+    pub release: i64,
+    /// The key to try.
+    pub try_lock: i64,
+}
+
+impl Swap {
+    /// How it is prepared.
+    pub fn definition() -> Definition {
+        Definition {
+            index: 38,
+            name: "x",
+            query: text::SWAP,
+            types: &[INT8_OID, INT4_OID, INT4_OID, INT8_OID],
+            shape: Shape::Swapped,
+        }
+    }
+
+    /// Writes its parameters.
+    pub(in super::super) fn parameters(self, body: &mut Body<'_>) {
+        let release = KeyParameters::Bigint(self.release);
+        release.write(body);
+        companion::waiters(release).write(body);
+        KeyParameters::Bigint(self.try_lock).write(body);
+    }
+
+    /// What its letter says of the release and of the try.
+    pub(in super::super) fn read_byte(letter: u8) -> Option<[Value; 2]> {
+        match letter {
+            b'q' => Some([Value::Quiet, Value::No]),
+            b'Q' => Some([Value::Quiet, Value::Yes]),
+            b'k' => Some([Value::Told, Value::No]),
+            b'K' => Some([Value::Told, Value::Yes]),
+            _ => None,
+        }
+    }
+
+    /// Reads its row.
+    pub(in super::super) fn read(row: &DataRow<'_>) -> Result<[Value; 2], Violation> {
+        Shape::Swapped.letter(row, Self::read_byte)
+    }
 }
