@@ -115,7 +115,7 @@ fn the_pure_core_reads_no_clock_and_touches_no_socket() {
 
 #[test]
 fn only_the_guards_shell_names_the_event_loop() {
-    let shell = ["mod.rs", "seat.rs", "stream.rs", "connect.rs", "turn.rs", "witness.rs"];
+    let shell = ["mod.rs", "stream.rs", "connect.rs", "turn.rs", "witness.rs"];
     let mut findings = Findings::default();
     for source in sources("src").iter() {
         if !shell.iter().any(|name| source.path == format!("src/guard/{name}")) {
