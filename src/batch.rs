@@ -6,13 +6,13 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::task::{self, Poll};
-use std::thread;
 
 use crate::acquire::{gave_up, park_until};
 use crate::clock::Time;
 use crate::context::{Cause, Context, WatchKey};
 use crate::error::Error;
 use crate::slots::{Answer, Drive, Reply, Request, Ticket, Waiter, Work};
+use crate::sync::thread;
 use crate::timer::{self, Alarm};
 
 /// Requests under way. Dropping it withdraws those whose answers were not taken, and releases what

@@ -9,14 +9,15 @@
 //! right answer. What was once done stays done (invariant I8).
 
 use std::fmt;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use crate::clock::Time;
 use crate::foreign;
 use crate::slab::{Slab, SlabKey};
+use crate::sync::atomic::{AtomicU8, Ordering};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::token::Token;
 
 mod done;

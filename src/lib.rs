@@ -110,6 +110,11 @@ mod proto;
 pub mod proto;
 mod slab;
 mod slots;
+/// How threads share and sleep. `tests/model` compiles the same files with its own in its place.
+mod sync {
+    pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, atomic};
+    pub(crate) use std::thread;
+}
 mod timer;
 mod token;
 mod warning;

@@ -12,10 +12,8 @@ mod places;
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::task::Waker;
-use std::thread::Thread;
 
 use self::places::{Phase, Places, Slot};
 use crate::clock::Time;
@@ -25,6 +23,9 @@ use crate::foreign;
 use crate::holders::Holders;
 use crate::key::Key;
 use crate::slab::ROOM;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::thread::Thread;
+use crate::sync::{Mutex, MutexGuard};
 use crate::warning::Warning;
 
 /// The guard, as callers see it.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const FILE_LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: usize = 70;
 const COLUMNS_MAX: usize = 100;
-const SOURCE_FILES_MAX: usize = 105;
+const SOURCE_FILES_MAX: usize = 110;
 
 struct Source {
     path: String,
@@ -115,8 +115,7 @@ fn the_pure_core_reads_no_clock_and_touches_no_socket() {
 
 #[test]
 fn only_the_guards_shell_names_the_event_loop() {
-    let shell =
-        ["mod.rs", "seat.rs", "socket.rs", "stream.rs", "connect.rs", "turn.rs", "witness.rs"];
+    let shell = ["mod.rs", "socket.rs", "stream.rs", "connect.rs", "turn.rs", "witness.rs"];
     let mut findings = Findings::default();
     for source in sources("src").iter() {
         if !shell.iter().any(|name| source.path == format!("src/guard/{name}")) {

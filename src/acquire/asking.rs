@@ -5,13 +5,13 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{self, Poll};
-use std::thread;
 use std::time::Duration;
 
 use crate::clock::Time;
 use crate::context::{Cause, Context, WatchKey};
 use crate::error::Error;
 use crate::slots::{Answer, Drive, Reply, Request, Ticket, Waiter, Work};
+use crate::sync::thread;
 use crate::timer::{self, Alarm};
 
 /// Asks the guard and blocks for the answer; does the guard's work meanwhile, where nobody else

@@ -1,12 +1,12 @@
 //! The context of a held lock.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
 use super::{Cause, Context, LIVE, Node, Watcher, adopt, cause_of};
 use crate::clock::Time;
 use crate::slots::Drive;
+use crate::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use crate::token::Token;
 
 /// What all locks of a manager have in common.

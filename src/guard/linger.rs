@@ -6,13 +6,15 @@
 //!
 //! * while answers come within [`Config::linger`](crate::Config::linger), which is no longer than
 //!   tasks may take between two `.await`s. One that does not is found out by the thread, which
-//!   looks every [`STAND_ASIDE`](super::STAND_ASIDE), and then twice as many requests do without
-//!   as the last time;
+//!   looks every [`STAND_ASIDE`], and then twice as many requests do without as the last time;
 //! * if its request is the only one under way, and was so [`ALONE`] times in a row: of many tasks,
 //!   the others want to be polled meanwhile;
 //! * [`LINGERS`] times in a row, before the executor gets to run other tasks.
 
 use std::time::Duration;
+
+#[cfg(doc)]
+use super::thread::STAND_ASIDE;
 
 /// So many requests in a row have to be the only one under way.
 const ALONE: u32 = 4;

@@ -12,9 +12,8 @@
 //!   [`FOLLOWS_WITHIN`],
 //! * while nobody in this process waits for a lock, and no release of the last second had to notify
 //!   another process, and
-//! * while the guard's thread stands aside and looks at the queue every
-//!   [`STAND_ASIDE`](super::STAND_ASIDE): that bounds the delay of the one release that ends such a
-//!   burst, and ends the streak.
+//! * while the guard's thread stands aside and looks at the queue every [`STAND_ASIDE`]: that
+//!   bounds the delay of the one release that ends such a burst, and ends the streak.
 //!
 //! # The thread in the event loop
 //!
@@ -31,11 +30,11 @@
 //! waiting until that answer is there, or a few milliseconds are over, and is the reason not to do
 //! it again for the next [`UNDISTURBED`] waits.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::STAND_ASIDE;
+use super::thread::STAND_ASIDE;
 use crate::clock::Time;
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// How callers alternate between releases and requests. Shared by all of them without a lock: a
 /// guess that is off by one does no harm.

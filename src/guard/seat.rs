@@ -1,130 +1,122 @@
 //! Who has the seat, who is woken, and how it changes hands. The rules are in the
 //! [module above](super).
 
-use std::io::{Read, Write};
-use std::os::fd::AsFd;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU8, Ordering, fence};
-use std::sync::{Arc, MutexGuard, PoisonError, TryLockError, Weak};
+use std::sync::{Arc, PoisonError, TryLockError, Weak};
 use std::task::{Wake, Waker};
-use std::thread::Thread;
-use std::time::Duration;
 
-use super::linger::Patience;
-use super::rhythm::FOLLOWS_WITHIN;
+use super::linger::{Linger, Patience};
+use super::rhythm::{Rhythm, Solitude};
 use super::socket::{RECEIVE_MAX, TICKS};
-use super::stream::Ready;
-use super::{JOIN_MAX, Reading, STAND_ASIDE, Seat, Shared, is_current};
+use super::thread::{ASIDE, AWAY, JOIN_MAX, WATCHING, Watch};
+use super::turn::{Guard, Reading};
+use super::{Bell, Ear, LoopWaker};
 use crate::clock::Time;
+use crate::context::Home;
 use crate::slots::{Drive, Slots, Ticket};
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
+use crate::sync::{Condvar, Mutex, MutexGuard, OnceLock};
 use crate::warning::Warning;
 
-/// Where the guard's thread is.
+/// What the guard's thread, callers and locks share.
 #[derive(Debug)]
-pub(super) struct Watch {
-    place: AtomicU8,
-    thread: OnceLock<Thread>,
+pub(crate) struct Shared {
+    pub(crate) this: Weak<Self>,
+    pub(crate) slots: Slots,
+    pub(super) seat: Mutex<Seat>,
+    pub(crate) home: Arc<Home>,
+    pub(super) closing: AtomicBool,
+    /// Whether a caller with the seat sleeps, and the bell would wake it.
+    driver_sleeps: AtomicBool,
+    driver_bell: Bell,
+    /// How often a caller has found the seat taken.
+    visits: AtomicU32,
+    /// What the thread does, and until when it sleeps at the longest.
+    pub(super) watch: Watch,
+    /// Whether somebody called for the thread since it last looked.
+    pub(super) thread_called: AtomicBool,
+    /// Whether callers have sent the thread out of their way since it last looked.
+    pub(super) sent_aside: AtomicBool,
+    /// How often a caller has looked into the socket.
+    pub(super) reads: AtomicU64,
+    /// Until when a poll means to wait, in nanoseconds of the boot-time clock; 0 if none does.
+    pub(super) lingers_until: AtomicU64,
+    pokers: Box<[OnceLock<Waker>]>,
+    pub(super) rhythm: Rhythm,
+    /// Whether anybody waits for a key that is held here, as of the last turn.
+    pub(super) wanted: AtomicBool,
+    pub(super) sleeps_until: AtomicU64,
+    /// About the server of the latest session.
+    warning: Mutex<Option<Warning>>,
+    pub(super) thread_waker: LoopWaker,
+    /// Whether the thread has ended, for those who wait for that.
+    pub(super) ended: Mutex<bool>,
+    pub(super) ended_changed: Condvar,
 }
 
-/// Awake: at work, or on its way to sleep in one of the places below.
-const BUSY: u8 = 0;
-/// In the event loop: the socket and its waker wake it.
-const WATCHING: u8 = 1;
-/// Out of the callers' way, with a look at the queue now and then.
-const ASIDE: u8 = 2;
-/// The same, but with long pauses, since one caller waits for a slow server.
-const AWAY: u8 = 3;
-
-impl Watch {
-    pub(super) const fn new() -> Self {
-        Self { place: AtomicU8::new(BUSY), thread: OnceLock::new() }
+impl Shared {
+    /// With nobody in the seat, and the thread on its way. The bell is the one that the ear hears,
+    /// and the waker that of the event loop.
+    pub(super) fn new(
+        slots: Slots,
+        guard: Guard,
+        linger: Linger,
+        (bell, ear): (Bell, Ear),
+        waker: LoopWaker,
+    ) -> Arc<Self> {
+        let requests = slots.max_requests();
+        Arc::new_cyclic(|this| Self {
+            this: this.clone(),
+            slots,
+            seat: Mutex::new(Seat { guard, ear, linger, solitude: Solitude::new() }),
+            home: Arc::new(Home::new(this.clone())),
+            closing: AtomicBool::new(false),
+            driver_sleeps: AtomicBool::new(false),
+            driver_bell: bell,
+            visits: AtomicU32::new(0),
+            watch: Watch::new(),
+            thread_called: AtomicBool::new(false),
+            sent_aside: AtomicBool::new(false),
+            reads: AtomicU64::new(0),
+            lingers_until: AtomicU64::new(0),
+            pokers: (0..requests).map(|_| OnceLock::new()).collect(),
+            rhythm: Rhythm::new(),
+            wanted: AtomicBool::new(false),
+            sleeps_until: AtomicU64::new(Time::NEVER.as_nanos()),
+            warning: Mutex::new(None),
+            thread_waker: waker,
+            ended: Mutex::new(false),
+            ended_changed: Condvar::new(),
+        })
     }
 
-    pub(super) fn set_thread(&self, thread: Thread) {
-        // Set once, by who spawned it.
-        let _ = self.thread.set(thread);
+    /// What somebody should know about the server of the latest session.
+    pub(super) fn warning(&self) -> MutexGuard<'_, Option<Warning>> {
+        self.warning.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    pub(super) fn enter_event_loop(&self) {
-        self.place.store(WATCHING, Ordering::SeqCst);
-    }
+/// What is in the seat.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    pub(super) guard: Guard,
+    ear: Ear,
+    pub(super) linger: Linger,
+    solitude: Solitude,
+}
 
-    pub(super) fn leave_event_loop(&self) {
-        self.place.store(BUSY, Ordering::SeqCst);
-    }
-
-    fn is(&self, place: u8) -> bool {
-        self.place.load(Ordering::SeqCst) == place
-    }
-
-    /// Calls the thread out of the event loop, if it is there: from now on it counts as busy.
-    fn call_out(&self) -> bool {
-        self.place.compare_exchange(WATCHING, BUSY, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+impl Seat {
+    /// A thread whose statement is in flight, and that could therefore take over.
+    pub(super) fn next_driver(&self, slots: &Slots) -> Option<u32> {
+        let core = &self.guard.core;
+        if core.active() == 0 {
+            return None;
+        }
+        core.slots_in_flight().find(|slot| slots.is_waited_on_by_thread(*slot))
     }
 }
 
 impl Shared {
-    /// A turn by the guard's thread. `false` when somebody else has the seat.
-    pub(super) fn thread_turn(&self, readable: bool) -> bool {
-        let Some(mut seat) = self.try_seat() else { return false };
-        let reading = if readable { Reading::Drain } else { Reading::Nothing };
-        loop {
-            seat.guard.turn(self, Time::now(), reading);
-            self.sleeps_until.store(seat.guard.next_timeout().as_nanos(), Ordering::SeqCst);
-            let driver = seat.guard.next_driver(&self.slots);
-            drop(seat);
-            if self.has_more() {
-                match self.try_seat() {
-                    Some(again) => seat = again,
-                    None => return false,
-                }
-                continue;
-            }
-            // A caller whose statement is in flight reads the answer itself, which spares the
-            // hand-over; the thread goes to the event loop all the same.
-            if let Some(slot) = driver {
-                self.slots.wake_owner(slot);
-            }
-            return true;
-        }
-    }
-
-    /// Sleeps until callers no longer look into the socket, somebody calls for the thread, or a
-    /// release has waited for too long.
-    pub(super) fn stand_aside(&self, pause: Duration) {
-        let place = if pause <= STAND_ASIDE { ASIDE } else { AWAY };
-        self.watch.place.store(place, Ordering::SeqCst);
-        loop {
-            let before = self.reads.load(Ordering::SeqCst);
-            // Looked at after the place was stored: who begins to linger later sees that.
-            let pause = if self.is_lingered_on() { STAND_ASIDE } else { pause };
-            std::thread::park_timeout(pause);
-            self.end_lingering();
-            let called = self.thread_called.swap(false, Ordering::SeqCst);
-            let closing = self.closing.load(Ordering::SeqCst);
-            let quiet = self.reads.load(Ordering::SeqCst) == before;
-            if called || closing || quiet || self.has_overdue_release() {
-                break;
-            }
-        }
-        // From here on no release rides; one that did already is found by the turn that follows.
-        self.watch.place.store(BUSY, Ordering::SeqCst);
-        self.sent_aside.store(false, Ordering::SeqCst);
-    }
-
-    /// Whether a release rides with a request that does not come. One that was queued just now
-    /// gets its time.
-    fn has_overdue_release(&self) -> bool {
-        while self.slots.has_submissions() {
-            if self.rhythm.is_overdue(Time::now()) {
-                return true;
-            }
-            std::thread::park_timeout(FOLLOWS_WITHIN);
-        }
-        false
-    }
-
-    fn try_seat(&self) -> Option<MutexGuard<'_, Seat>> {
+    pub(super) fn try_seat(&self) -> Option<MutexGuard<'_, Seat>> {
         // What was queued before is visible to who leaves the seat after this has failed: with the
         // fence in `has_more`, one of the two sees the other.
         fence(Ordering::SeqCst);
@@ -141,7 +133,7 @@ impl Shared {
     }
 
     /// Whether something was queued; asked after the seat was given up.
-    fn has_more(&self) -> bool {
+    pub(super) fn has_more(&self) -> bool {
         fence(Ordering::SeqCst);
         self.slots.has_submissions()
     }
@@ -150,7 +142,7 @@ impl Shared {
     /// who leaves comes back at once.
     fn leave<'a>(&'a self, mut seat: MutexGuard<'a, Seat>, mut for_good: bool) {
         loop {
-            let driver = seat.guard.next_driver(&self.slots);
+            let driver = seat.next_driver(&self.slots);
             let waited_for = for_good && seat.guard.core.is_awaited();
             let due = seat.guard.next_timeout();
             drop(seat);
@@ -177,30 +169,6 @@ impl Shared {
         }
     }
 
-    /// Sends the thread away from the event loop, where each answer would wake it.
-    pub(super) fn send_aside(&self) {
-        if self.watch.call_out() {
-            self.sent_aside.store(true, Ordering::SeqCst);
-            // Fails only when the event loop is gone, and with it the thread.
-            let _ = self.thread_waker.wake();
-        }
-    }
-
-    /// Whether callers have sent the thread away since it last looked.
-    pub(super) fn is_sent_aside(&self) -> bool {
-        self.sent_aside.swap(false, Ordering::SeqCst)
-    }
-
-    /// Wakes the thread, wherever it sleeps.
-    fn call_thread(&self) {
-        self.thread_called.store(true, Ordering::SeqCst);
-        if let Some(thread) = self.watch.thread.get() {
-            thread.unpark();
-        }
-        // Fails only when the event loop is gone, and with it the thread.
-        let _ = self.thread_waker.wake();
-    }
-
     /// Leaves what was queued to the caller that has the seat.
     fn leave_to_driver(&self) {
         self.visits.fetch_add(1, Ordering::Relaxed);
@@ -210,8 +178,7 @@ impl Shared {
     /// Wakes a caller that sleeps with the seat.
     pub(super) fn nudge_driver(&self) {
         if self.driver_sleeps.swap(false, Ordering::SeqCst) {
-            // A full pipe wakes just as well.
-            let _ = (&self.driver_waker).write(&[0]);
+            self.driver_bell.ring();
         }
     }
 
@@ -236,7 +203,7 @@ impl Shared {
     }
 
     /// Ends the patience of a poll that has lingered for long enough.
-    fn end_lingering(&self) {
+    pub(super) fn end_lingering(&self) {
         let until = self.lingers_until.load(Ordering::SeqCst);
         if until != 0 && Time::now() >= Time::from_nanos(until) {
             self.nudge_driver();
@@ -293,19 +260,9 @@ impl Shared {
             return Reading::Nothing;
         }
         let limit = limit.min(seat.guard.next_timeout());
-        let ready = stream.sleep(seat.driver_wakes.as_fd(), now, limit);
+        let reading = seat.ear.sleep(stream, now, limit);
         self.driver_sleeps.store(false, Ordering::SeqCst);
-        match ready {
-            Ok(Ready { stream, other }) => {
-                if other {
-                    let mut sink = [0; 16];
-                    let _ = (&seat.driver_wakes).read(&mut sink);
-                }
-                if stream { Reading::Once } else { Reading::Nothing }
-            }
-            // Whatever it is, it shows when the socket is read.
-            Err(_) => Reading::Once,
-        }
+        reading
     }
 }
 
@@ -398,7 +355,7 @@ impl Drive for Shared {
         self.closing.store(true, Ordering::SeqCst);
         self.call_thread();
         self.nudge_driver();
-        if self.watch.thread.get().is_some_and(is_current) {
+        if self.watch.is_own_thread() {
             // Closed from a waker that the thread itself ran: it ends when that returns.
             return;
         }

@@ -6,7 +6,6 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::{SyncSender, TryRecvError};
 
 use mio::{Registry, Token, Waker};
@@ -24,7 +23,8 @@ use crate::context::Cause;
 use crate::error::Error;
 use crate::proto::frontend::ProtocolVersion;
 use crate::proto::probe::Question;
-use crate::slots::{Slots, Submission, Work};
+use crate::slots::{Submission, Work};
+use crate::sync::atomic::Ordering;
 use crate::warning::Warning;
 
 /// What the seat's holder works with.
@@ -127,14 +127,6 @@ impl Guard {
             false => Time::NEVER,
         };
         self.core.next_timeout().min(dialing)
-    }
-
-    /// A thread whose statement is in flight, and that could therefore take over.
-    pub(crate) fn next_driver(&self, slots: &Slots) -> Option<u32> {
-        if self.core.active() == 0 {
-            return None;
-        }
-        self.core.slots_in_flight().find(|slot| slots.is_waited_on_by_thread(*slot))
     }
 
     /// Ends everything: locks lost, requests failed, goodbye said as far as it goes.

@@ -2,10 +2,11 @@
 //! (invariant I6). Who gets a slot gets the one that was given back last, so that a manager that
 //! never has many requests under way needs one lot.
 
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::PoisonError;
 
 use super::{Answer, Request, Waiter};
 use crate::context::Context;
+use crate::sync::{Mutex, MutexGuard, OnceLock};
 
 /// So many slots come at once: more than most managers ever use.
 const LOT: usize = 128;
