@@ -48,6 +48,9 @@ impl Ledger {
                 self.downgraded(op, sink)?;
             }
             OpKind::OpenGate => self.note_told(entry, value)?,
+            // The gate is ours from the answer that says so until it is dropped, once; an opening
+            // that was denied has not been run. What has taken it away would take the key as well.
+            OpKind::DropGate if value != Value::Yes => return Err(Disagreement),
             OpKind::Clear(_) => {
                 self.note_told(entry, value)?;
                 self.cleared(entry, sink)?;

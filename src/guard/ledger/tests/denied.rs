@@ -117,6 +117,24 @@ fn a_gate_whose_opening_is_denied_is_opened_without_a_word() {
     assert!(ledger.is_empty());
 }
 
+/// Where the opening is denied, nothing of it was run.
+#[test]
+fn a_gate_that_is_dropped_has_to_be_there() {
+    let (mut ledger, mut outcomes) = waiting();
+    assert!(ledger.abandon(ticket(0), &mut outcomes));
+    deny(&mut ledger, &mut outcomes, OpKind::OpenGate);
+    let (op, _) = sent(&mut ledger);
+    assert_eq!(op.kind, OpKind::DropGate);
+    assert_eq!(ledger.answered(op, Value::No, &mut outcomes), Err(Disagreement));
+
+    let (mut ledger, mut outcomes) = waiting();
+    ledger.notified(key(7), OTHER, &mut outcomes);
+    answer(&mut ledger, &mut outcomes, true);
+    let (op, _) = sent(&mut ledger);
+    assert_eq!(op.kind, OpKind::DropGate, "the key is held alone now");
+    assert_eq!(ledger.answered(op, Value::No, &mut outcomes), Err(Disagreement));
+}
+
 /// A client in the server's own queue is in the way.
 #[test]
 fn a_downgrade_that_is_refused_leaves_the_key_held_alone() {
