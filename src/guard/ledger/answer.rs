@@ -1,5 +1,6 @@
 //! What the server's answers lead to.
 
+use super::attempt::is_denied;
 use super::tables::{Attempt, Held, NONE};
 use super::{Disagreement, Ledger, Op, OpKind, Sink, TOLD_MAX};
 use crate::error::{Error, SqlState};
@@ -306,14 +307,7 @@ impl Ledger {
                 self.failures.push((entry, error));
                 self.clear_up(entry);
             }
-            // Permissions are looked at before anything is run, so the key is still held. It goes
-            // back in the plain way, in the place of the release.
-            (kind, _) if kind.releases() && is_denied => {
-                if let Some(kind) = kind.plain() {
-                    state.ops += 1;
-                    self.resend(Op { kind, ..op });
-                }
-            }
+            (kind, _) if kind.releases() && is_denied => self.let_go_denied(op),
             (OpKind::ShareToo, _) if is_denied => self.not_downgraded(op, &error, sink),
             // Without room in the server's lock table it has released (see the texts), but cannot
             // look whether somebody waits, which takes a lock. They are told in any case.
@@ -363,6 +357,7 @@ impl Ledger {
             // The release that was to tell the sharers may be through already.
             op.kind = OpKind::OpenGate;
         }
+        let op = self.permitted(op);
         self.mark_sent(op, false);
         self.resend(op);
     }
@@ -440,9 +435,4 @@ impl Ledger {
             }
         }
     }
-}
-
-/// Whether the role may not do what was asked for.
-fn is_denied(error: &Error) -> bool {
-    error.sqlstate().is_some_and(|state| state.as_str() == "42501")
 }

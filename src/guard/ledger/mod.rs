@@ -35,6 +35,7 @@ mod waiting;
 
 use std::collections::VecDeque;
 
+use self::attempt::Permits;
 use self::index::Index;
 pub(crate) use self::op::{Op, OpKind};
 pub(crate) use self::outbox::Next;
@@ -133,6 +134,7 @@ pub(crate) struct Ledger {
     channels: [Channel; CHANNELS as usize],
     /// Whether the server takes LISTEN.
     can_listen: bool,
+    permits: Permits,
     rivals: Rivals,
     /// Holds, and keys that are tried for one.
     locks_used: u32,
@@ -189,6 +191,7 @@ impl Ledger {
             next_retry: Time::NEVER,
             channels: Default::default(),
             can_listen: true,
+            permits: Permits::ALL,
             rivals: Rivals::new(seed),
             locks_used: 0,
             active: 0,

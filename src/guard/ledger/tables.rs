@@ -1,6 +1,7 @@
 //! The ledger's tables: keys, holds, requests, and the queues of waiters. All of them are
 //! bounded, and keep the room that they once had (invariant I6).
 
+use super::attempt::Permits;
 use super::{Ledger, Op};
 use crate::clock::Time;
 use crate::key::Key;
@@ -299,6 +300,7 @@ impl Ledger {
     // ----- statements -----
 
     pub(super) fn push_op(&mut self, op: Op) {
+        let op = self.permitted(op);
         if op.is_about_key() {
             self.entries[op.entry as usize].ops += 1;
         }
@@ -426,6 +428,7 @@ impl Ledger {
         self.waiting = 0;
         self.channels = Default::default();
         self.can_listen = true;
+        self.permits = Permits::ALL;
         for request in &mut self.requests {
             request.entry = NONE;
         }
