@@ -96,7 +96,8 @@ impl Ledger {
     /// Whether a try makes sense: nothing here excludes it.
     pub(super) fn is_open(&self, entry: u32, want: Want) -> bool {
         let state = &self.entries[entry as usize];
-        state.attempt.is_none() && state.retry_at.is_none() && self.leaves_room(entry, want)
+        let is_idle = state.attempt.is_none() && state.retry_at.is_none();
+        is_idle && self.leaves_room(entry, want) && !self.is_in_doubt(entry)
     }
 
     /// Whether a request may have it beside what the session has.
@@ -316,7 +317,7 @@ impl Ledger {
 
     /// The form of a statement that the session may run.
     pub(super) fn permitted(&self, op: Op) -> Op {
-        if !op.kind.releases() || self.permits.may_tell[self.space_of(op)] {
+        if !op.kind.releases() || self.may_tell(op.entry) {
             return op;
         }
         Op { kind: op.kind.plain().unwrap_or(op.kind), ..op }
@@ -330,7 +331,7 @@ impl Ledger {
     pub(super) fn let_go_denied(&mut self, op: Op) {
         let Some(kind) = op.kind.plain() else { return };
         if op.kind != OpKind::Downgrade {
-            let space = self.space_of(op);
+            let space = self.space_of(op.entry);
             self.permits.may_tell[space] = false;
             for at in 0..self.outbox.len() {
                 self.outbox[at] = self.permitted(self.outbox[at]);
@@ -340,8 +341,30 @@ impl Ledger {
         self.resend(Op { kind, ..op });
     }
 
-    fn space_of(&self, op: Op) -> usize {
-        usize::from(matches!(self.entries[op.entry as usize].key(), Key::Pair(..)))
+    /// Lets go once more of what may not have been let go of; nothing else of the key is under way.
+    pub(super) fn make_sure(&mut self, entry: u32) {
+        for at in 0..self.doubts.len() {
+            let doubt = self.doubts[at];
+            if doubt.entry == entry && !doubt.sent && !self.has_again(doubt) {
+                self.doubts[at].sent = true;
+                self.push_op(Op { kind: doubt.kind, tells: doubt.tells, entry });
+            }
+        }
+    }
+
+    /// Who waits may not have been told, or too early.
+    pub(super) fn wake(&mut self, entry: u32) {
+        if self.may_tell(entry) {
+            self.push_op(Op::new(OpKind::Wake, entry));
+        }
+    }
+
+    pub(super) fn may_tell(&self, entry: u32) -> bool {
+        self.permits.may_tell[self.space_of(entry)]
+    }
+
+    fn space_of(&self, entry: u32) -> usize {
+        usize::from(matches!(self.entries[entry as usize].key(), Key::Pair(..)))
     }
 
     /// Hands a hold that was let go to the first of the queue, if that one wants the same, and

@@ -10,6 +10,7 @@ mod along;
 mod channels;
 mod clearing;
 mod denied;
+mod doubt;
 mod inquiry;
 mod model;
 mod outbox;
@@ -392,22 +393,6 @@ fn who_lets_go_of_a_key_that_others_wait_for_lets_them_come_first() {
     ledger.retry(&mut outcomes);
     assert_eq!(answer(&mut ledger, &mut outcomes, Value::Granted), OpKind::Retry);
     assert_eq!(outcomes.granted.len(), 2);
-}
-
-/// Looking whether somebody waits takes a lock for a moment, for which there may be no room.
-#[test]
-fn a_release_that_finds_no_room_to_look_for_waiters_is_one_and_tells_them() {
-    let (mut ledger, mut outcomes, hold) = held();
-    assert!(ledger.release_and_tell(ticket(1), hold, &mut outcomes));
-    let (op, _) = sent(&mut ledger);
-    let sqlstate = crate::error::SqlState::OUT_OF_MEMORY;
-    let error = Error::Server { sqlstate, message: "out of shared memory".into() };
-    ledger.failed(op, error, &mut outcomes).expect("the session goes on");
-    assert_eq!(outcomes.done, [ticket(1)]);
-    ledger.synced();
-    assert_eq!(answer(&mut ledger, &mut outcomes, true), OpKind::Wake);
-    ledger.synced();
-    assert!(ledger.is_empty());
 }
 
 /// The server discards the notifications of a batch in which a statement fails.
