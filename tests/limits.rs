@@ -78,6 +78,21 @@ fn over_max_locks_is_an_error_that_leaves_the_held_locks_alone() {
     assert!(manager.try_lock(&ctx, unique_key()).expect_err("a fourth").is_max_locks());
 }
 
+/// The server is asked, and might grant it. Who waits for what this manager holds needs no place.
+#[test]
+fn over_max_locks_is_an_error_for_who_would_only_wait_for_another_process() {
+    let manager = connect(config().max_locks(1));
+    let theirs = lock(&connect(config()), unique_key());
+    let own = lock(&manager, unique_key());
+    let error = manager.acquire(theirs.key()).timeout(LIMIT).wait().expect_err("a second");
+    assert!(error.is_max_locks(), "{error}");
+    let Key::Bigint(number) = own.key() else { panic!("a number") };
+    let waiter = waiting(&manager, number);
+    drop(own);
+    drop(block_on(waiter).expect("granted"));
+    drop(theirs);
+}
+
 #[test]
 fn over_max_requests_is_an_error_and_releases_need_no_request() {
     let manager = connect(config().max_requests(1));

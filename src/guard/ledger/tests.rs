@@ -280,6 +280,26 @@ fn every_limit_is_a_typed_error_and_leaves_room_again() {
     assert_eq!(outcomes.failed.len(), 1);
 }
 
+/// It may be granted. Between its tries it needs none, nor where it is handed what is held here.
+#[test]
+fn a_request_needs_a_place_while_the_server_is_asked_even_to_wait() {
+    let (mut ledger, mut outcomes) = waiting();
+    for slot in 1..4 {
+        ledger.request(ticket(slot), key(slot.into()), Wish::PLAIN, Mode::Try, &mut outcomes);
+        answer(&mut ledger, &mut outcomes, true);
+    }
+    assert_eq!(outcomes.granted.len(), 3, "as many as there may be");
+    ledger.request(ticket(4), key(8), Wish::PLAIN, Mode::Wait, &mut outcomes);
+    ledger.request(ticket(5), key(1), Wish::PLAIN, Mode::Wait, &mut outcomes);
+    ledger.notified(key(7), OTHER, &mut outcomes);
+    let refused: Vec<Ticket> = outcomes.failed.iter().map(|(ticket, _)| *ticket).collect();
+    assert_eq!(refused, [ticket(4), ticket(0)]);
+    let is_limit = |error: &Error| matches!(error, Error::TooManyLocks { limit: 3 });
+    assert!(outcomes.failed.iter().all(|(_, error)| is_limit(error)));
+    ledger.release(outcomes.granted[0].1, &mut outcomes);
+    assert_eq!(outcomes.granted[3].0, ticket(5));
+}
+
 #[test]
 fn the_limit_on_waiters_is_a_typed_error() {
     let (mut ledger, mut outcomes, _) = held();
