@@ -106,7 +106,9 @@ pub enum Error {
     #[error("gave up before the lock was granted: {0}")]
     Canceled(Cause),
 
-    /// The manager holds as many locks as [`Config::max_locks`](crate::Config::max_locks) allows.
+    /// The manager holds as many locks as [`Config::max_locks`](crate::Config::max_locks) allows,
+    /// with those that it is asking the server for. So a request needs a place even if it would
+    /// only wait.
     #[error(
         "the manager may hold no more than {limit} locks; release some, ask for fewer, or raise \
          Config::max_locks (and the server's max_locks_per_transaction with it)"

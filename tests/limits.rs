@@ -5,6 +5,7 @@ mod support;
 
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{self, Poll, Waker};
 use std::thread;
 use std::time::Duration;
@@ -75,6 +76,21 @@ fn over_max_locks_is_an_error_that_leaves_the_held_locks_alone() {
     drop(locks.pop());
     locks.push(lock(&manager, unique_key()));
     assert!(manager.try_lock(&ctx, unique_key()).expect_err("a fourth").is_max_locks());
+}
+
+/// The server is asked, and might grant it. Who waits for what this manager holds needs no place.
+#[test]
+fn over_max_locks_is_an_error_for_who_would_only_wait_for_another_process() {
+    let manager = connect(config().max_locks(1));
+    let theirs = lock(&connect(config()), unique_key());
+    let own = lock(&manager, unique_key());
+    let error = manager.acquire(theirs.key()).timeout(LIMIT).wait().expect_err("a second");
+    assert!(error.is_max_locks(), "{error}");
+    let Key::Bigint(number) = own.key() else { panic!("a number") };
+    let waiter = waiting(&manager, number);
+    drop(own);
+    drop(block_on(waiter).expect("granted"));
+    drop(theirs);
 }
 
 #[test]
@@ -331,6 +347,103 @@ fn a_set_that_finds_no_room_in_the_midst_of_its_keys_leaves_nothing_behind() {
         fill(&manager, &mut locks);
     }
     assert!(held_keys(&mut sql).iter().all(|(_, pid)| *pid == backend), "one session");
+}
+
+/// The look for waiters needs a place, and a downgrade makes none.
+#[test]
+fn a_downgrade_that_finds_no_room_to_look_for_waiters_is_one() {
+    let cluster = small_server();
+    let config: Config = cluster.url().parse().expect("a URL");
+    let manager = connect(config.max_locks(100_000));
+    let (mut sql, mut locks) = (cluster.sql(), Vec::new());
+    assert_eq!(held_keys(&mut sql), []);
+    assert!(fill(&manager, &mut locks).is_lock_table_full());
+    let failures = || cluster.log().matches("ERROR:  out of shared memory").count();
+    let before = failures();
+    let mut lock = locks.pop().expect("a lock");
+    lock.downgrade().expect("it was held");
+    assert_eq!(failures(), before + 1, "it is about this");
+    let shares = "SELECT classid::bigint << 32 | objid::bigint FROM pg_lock_status() \
+                  WHERE locktype = 'advisory' AND mode = 'ShareLock'";
+    assert_eq!(sql.value(shares), Some(locks.len().to_string()));
+    lock.unlock().expect("it was held");
+    assert_eq!(keys_in(&mut sql), (0..locks.len() as i64).collect::<Vec<_>>());
+    assert!(locks.iter().all(Lock::is_held), "the session goes on");
+}
+
+/// A server whose releases fail, before they have let go or after that, with the SQLSTATE of a
+/// server without memory: that of a full lock table is the same.
+fn failing_server(has_let_go: bool) -> TempCluster {
+    let cluster = TempCluster::start();
+    let mut sql = cluster.sql();
+    for name in ["pg_advisory_unlock", "pg_advisory_unlock_shared"] {
+        let unlock = format!("pg_catalog.{name}_as_ever");
+        sql.query(&format!("ALTER FUNCTION pg_catalog.{name}(bigint) RENAME TO {name}_as_ever"));
+        let let_go = if has_let_go { format!("PERFORM {unlock}(key);") } else { String::new() };
+        sql.query(&format!(
+            "CREATE FUNCTION pg_catalog.{name}(key bigint) RETURNS boolean LANGUAGE plpgsql AS $$ \
+             BEGIN IF current_query() NOT LIKE '%pg_try_%' THEN RETURN {unlock}(key); END IF; \
+             {let_go} RAISE 'out of memory' USING ERRCODE = 'out_of_memory'; END $$"
+        ));
+    }
+    cluster
+}
+
+#[test]
+fn a_release_that_fails_lets_go_whatever_it_had_done_before_that() {
+    for has_let_go in [false, true] {
+        let cluster = failing_server(has_let_go);
+        let manager = connect(cluster.url().parse().expect("a URL"));
+        let other = connect(cluster.url().parse().expect("a URL"));
+        let kept = lock(&manager, 1);
+        lock(&manager, 2).unlock().expect("it was held");
+        let shared = manager.acquire(3).shared().try_now().expect("an answer").expect("free");
+        shared.unlock().expect("it was held");
+        let slot = manager.acquire(4).slots(1).try_now().expect("an answer").expect("free");
+        slot.unlock().expect("it was held");
+        let mut downgraded = lock(&manager, 5);
+        downgraded.downgrade().expect("it was held");
+        let beside = other.acquire(5).shared().try_now().expect("an answer").expect("shared");
+        downgraded.unlock().expect("it was held");
+        beside.unlock().expect("it was held");
+        manager.acquire_all(10..20).wait().expect("free").unlock().expect("they were held");
+        assert_eq!(pg_locks_advisory(&mut cluster.sql()).len(), 1, "what is held, and no more");
+        let failures = cluster.log().matches("ERROR:  out of memory").count();
+        assert!(failures >= 6, "it is about this: {failures}");
+        assert!(kept.is_held(), "the session goes on");
+    }
+}
+
+/// Behind a release the next one here is tried at once; that one must not lose what it is granted.
+#[test]
+fn a_release_that_fails_lets_nobody_into_a_lock_that_is_held() {
+    for has_let_go in [false, true] {
+        let cluster = failing_server(has_let_go);
+        let managers = [(), ()].map(|()| connect(cluster.url().parse().expect("a URL")));
+        let inside = AtomicBool::new(false);
+        thread::scope(|scope| {
+            for manager in managers.iter().cycle().take(6) {
+                scope.spawn(|| {
+                    for round in 0..40 {
+                        let lock = match manager.acquire(1).timeout(LIMIT).wait() {
+                            Ok(lock) => lock,
+                            // Tried in one statement with a release.
+                            Err(error) if error.is_lock_table_full() => continue,
+                            Err(error) => panic!("{error}"),
+                        };
+                        assert!(!inside.swap(true, Ordering::SeqCst), "alone");
+                        assert!(inside.swap(false, Ordering::SeqCst), "still");
+                        match round % 2 {
+                            0 => lock.unlock().expect("it was held"),
+                            _ => drop(lock),
+                        }
+                    }
+                });
+            }
+        });
+        let mut sql = cluster.sql();
+        wait_until("nothing is left", LIMIT, || pg_locks_advisory(&mut sql).is_empty());
+    }
 }
 
 #[test]

@@ -83,6 +83,12 @@ impl Config {
     /// How many locks the manager holds at most, from 1 to 1,000,000. Each one takes a place in the
     /// server's lock table, which all sessions share; waiters take more places there, which
     /// [`max_waiters`](Self::max_waiters) bounds. Default: 1,024.
+    ///
+    /// A request counts as well while the server is asked, since it may be granted. So with
+    /// `max_locks` locks held a request is refused with
+    /// [`Error::TooManyLocks`](crate::Error::TooManyLocks) even if it would only wait, and one that
+    /// waits for a key of another process ends with that if there is no place when it is its turn
+    /// to try. Have a few places more than are ever held.
     #[must_use]
     pub fn max_locks(mut self, max_locks: u32) -> Self {
         self.max_locks = max_locks;

@@ -1,6 +1,8 @@
 //! Roles with settings, limits and privileges of their own: the session's settings are ours
 //! whatever the role's are, and what a role lacks is named.
 
+use std::time::Duration;
+
 use distlock::{Config, Context, Key, Proxy};
 
 use crate::rig::{PgBouncer, PoolMode};
@@ -208,6 +210,39 @@ fn a_role_that_may_not_notify_releases_whatever_it_holds_and_keeps_its_session()
         assert!(kept.is_held(), "the session goes on");
         lock(&other, 4).unlock().expect("it was held");
     }
+}
+
+/// Each of them fails a batch, and with it what was sent along.
+#[test]
+fn a_role_that_may_not_notify_is_told_so_once_a_session() {
+    let cluster =
+        cluster("REVOKE EXECUTE ON FUNCTION pg_catalog.pg_notify(text, text) FROM PUBLIC");
+    let denials = || cluster.log().matches("permission denied for function pg_notify").count();
+    let manager = connect(as_app(&cluster));
+    let context = Context::background();
+    let kept = lock(&manager, 1);
+    for round in 0..5 {
+        lock(&manager, 2).unlock().expect("it was held");
+        let shared = manager.acquire(3).shared().context(&context).wait().expect("free");
+        shared.unlock().expect("it was held");
+        let slot = manager.acquire(4).slots(4).context(&context).wait().expect("free");
+        slot.unlock().expect("it was held");
+        let mut downgraded = lock(&manager, 5);
+        downgraded.downgrade().expect("it was held");
+        downgraded.unlock().expect("it was held");
+        let set = manager.acquire_all(10..30).wait().expect("free");
+        set.unlock().expect("it was held");
+        assert_eq!(denials(), 1, "round {round}");
+    }
+    // A waiter that gives up opens the gate, which is denied as well.
+    let other = connect(direct(&cluster));
+    let theirs = lock(&other, 6);
+    let given_up = manager.acquire(6).timeout(Duration::from_millis(200)).wait();
+    assert!(given_up.expect_err("taken").is_timeout());
+    let beside = || pg_locks_advisory(&mut cluster.sql()).len();
+    wait_until("nothing is left but the two locks", LIMIT, || beside() == 2);
+    assert!(theirs.is_held() && kept.is_held(), "the session goes on");
+    assert_eq!(denials(), 1);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What the server's answers lead to.
 
-use super::tables::{Attempt, Held, NONE};
+use super::attempt::is_denied;
+use super::tables::{Attempt, Doubt, Held, NONE};
 use super::{Disagreement, Ledger, Op, OpKind, Sink, TOLD_MAX};
 use crate::error::{Error, SqlState};
 use crate::proto::statement::Value;
@@ -29,12 +30,19 @@ impl Ledger {
             OpKind::Release | OpKind::ReleaseShared | OpKind::ReleaseSlot(_) => {
                 self.released(op, value, sink)?;
             }
+            _ if self.is_made_sure(op) => self.made_sure(op, sink)?,
             OpKind::ShareToo if value == Value::Yes => {
                 self.push_op(Op { kind: OpKind::ShareOnly, ..op });
             }
             OpKind::ShareToo => {
+                // What the session shares it could share again.
+                self.doubts.retain(|doubt| !doubt.is_of(entry, OpKind::UnlockShared));
                 let key = self.entries[entry as usize].key();
                 self.not_downgraded(op, &Error::QueuedFor { key }, sink);
+            }
+            OpKind::ShareOnly if self.doubts_about(entry, OpKind::UnlockShared) => {
+                self.wake(entry);
+                self.downgraded(op, sink)?;
             }
             kind if kind.is_plain() && value != Value::Yes => return Err(Disagreement),
             OpKind::ShareOnly => self.downgraded(op, sink)?,
@@ -48,6 +56,9 @@ impl Ledger {
                 self.downgraded(op, sink)?;
             }
             OpKind::OpenGate => self.note_told(entry, value)?,
+            // The gate is ours from the answer that says so until it is dropped, once; an opening
+            // that was denied has not been run. What has taken it away would take the key as well.
+            OpKind::DropGate if value != Value::Yes => return Err(Disagreement),
             OpKind::Clear(_) => {
                 self.note_told(entry, value)?;
                 self.cleared(entry, sink)?;
@@ -165,20 +176,56 @@ impl Ledger {
         self.advance(entry, sink);
     }
 
-    /// Released, or opened, and nobody was told of it.
-    fn released_untold(&mut self, op: Op, sink: &mut impl Sink) -> Result<(), Disagreement> {
-        self.push_op(Op::new(OpKind::Wake, op.entry));
+    /// What lets go has failed, and may have done so before, or after: while it looked whether
+    /// somebody waits, which takes room in the server's lock table. The error does not tell; 53200
+    /// is that of a full lock table, and of a backend without memory for anything.
+    ///
+    /// So the session may have the key once more than is known here. One more unlock makes sure,
+    /// and either answer to it is right. It must not meet what somebody else here has of the key:
+    /// it goes out while nothing of the key is held or under way, and no try begins before it is
+    /// answered. A try that was under way already may be granted to a session that has the key
+    /// still, so it does not tell either: then that hold is released first.
+    fn let_go_in_doubt(&mut self, op: Op, sink: &mut impl Sink) -> Result<(), Disagreement> {
+        let entry = op.entry;
+        let kind = op.kind.plain().ok_or(Disagreement)?;
+        let mut doubt = Doubt { entry, kind, tells: op.tells, sent: false };
         match op.kind {
-            OpKind::Downgrade => return self.downgraded(op, sink),
-            OpKind::OpenGate => return Ok(()),
-            _ => {}
+            OpKind::Downgrade => {
+                // Held alone, shared, or both: so it is shared, perhaps twice, until it is let go.
+                self.doubts.push(Doubt { kind: OpKind::UnlockShared, tells: false, ..doubt });
+                self.entries[entry as usize].ops += 1;
+                self.resend(Op { kind, ..op });
+                return Ok(());
+            }
+            OpKind::OpenGate => {}
+            _ => {
+                let state = &mut self.entries[entry as usize];
+                state.releasing = state.releasing.saturating_sub(1);
+                self.clear_up(entry);
+            }
         }
+        if self.entries[entry as usize].ops > 0 || self.has_again(doubt) {
+            // The key is asked for here again, or held: nobody has to wait until that is over.
+            self.wake(entry);
+            if std::mem::take(&mut doubt.tells) {
+                self.tell(op, sink)?;
+            }
+        }
+        self.doubts.push(doubt);
+        self.settle(entry);
+        self.drop_if_unused(entry);
+        Ok(())
+    }
+
+    fn made_sure(&mut self, op: Op, sink: &mut impl Sink) -> Result<(), Disagreement> {
+        let is_it = |doubt: &Doubt| doubt.sent && doubt.is_of(op.entry, op.kind);
+        let at = self.doubts.iter().position(is_it).ok_or(Disagreement)?;
+        self.doubts.swap_remove(at);
         if op.tells {
             self.tell(op, sink)?;
         }
-        let state = &mut self.entries[op.entry as usize];
-        state.releasing = state.releasing.saturating_sub(1);
-        self.clear_up(op.entry);
+        // Sent along, it might get ahead: the unlock may be skipped, and go out again.
+        self.wake(op.entry);
         self.stop_cooling(op.entry);
         self.yield_to_others(op.entry);
         Ok(())
@@ -266,8 +313,8 @@ impl Ledger {
     ///
     /// # Errors
     ///
-    /// When an unlock failed for other reasons than a full lock table, so that a lock may be left
-    /// that nobody owns.
+    /// When what was to make sure that nothing is left has failed, so that a lock may be left that
+    /// nobody owns.
     pub(crate) fn failed(
         &mut self,
         op: Op,
@@ -303,22 +350,9 @@ impl Ledger {
                 self.failures.push((entry, error));
                 self.clear_up(entry);
             }
-            // Permissions are looked at before anything is run, so the key is still held. It goes
-            // back in the plain way, in the place of the release.
-            (kind, _) if kind.releases() && is_denied => {
-                if let Some(kind) = kind.plain() {
-                    state.ops += 1;
-                    self.resend(Op { kind, ..op });
-                }
-            }
+            (kind, _) if kind.releases() && is_denied => self.let_go_denied(op),
             (OpKind::ShareToo, _) if is_denied => self.not_downgraded(op, &error, sink),
-            // Without room in the server's lock table it has released (see the texts), but cannot
-            // look whether somebody waits, which takes a lock. They are told in any case.
-            (kind, _) if kind.releases() && error.is_lock_table_full() => {
-                self.released_untold(op, sink)?;
-                self.settle(entry);
-                self.drop_if_unused(entry);
-            }
+            (kind, _) if kind.releases() => self.let_go_in_doubt(op, sink)?,
             (OpKind::Enlist, _) => {
                 // It may be registered all the same.
                 self.enlisted(entry, Value::No);
@@ -356,10 +390,12 @@ impl Ledger {
             self.finish_op(op);
             return self.drop_if_unused(op.entry);
         }
-        if op.kind == OpKind::DropGate && self.entries[op.entry as usize].held != Held::Exclusive {
+        let is_untold = op.kind == OpKind::DropGate && !self.is_made_sure(op);
+        if is_untold && self.entries[op.entry as usize].held != Held::Exclusive {
             // The release that was to tell the sharers may be through already.
             op.kind = OpKind::OpenGate;
         }
+        let op = self.permitted(op);
         self.mark_sent(op, false);
         self.resend(op);
     }
@@ -437,9 +473,4 @@ impl Ledger {
             }
         }
     }
-}
-
-/// Whether the role may not do what was asked for.
-fn is_denied(error: &Error) -> bool {
-    error.sqlstate().is_some_and(|state| state.as_str() == "42501")
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::tables::{Attempt, End, Held, Request};
 use super::{Ledger, Op, OpKind, Sink, Teller, Terms};
 use crate::error::Error;
+use crate::key::Key;
 use crate::slots::{HoldId, Mode, Ticket, Want, Wish};
 use crate::token::Token;
 
@@ -61,6 +62,19 @@ impl OpKind {
     }
 }
 
+/// What the session may do beside letting go.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Permits {
+    /// Look whether somebody waits for a key, and tell them; in each key space, since the functions
+    /// that look are not the same.
+    may_tell: [bool; 2],
+}
+
+impl Permits {
+    /// What every role has by default.
+    pub(super) const ALL: Self = Self { may_tell: [true; 2] };
+}
+
 impl Ledger {
     // ----- what the state of a key allows -----
 
@@ -82,7 +96,8 @@ impl Ledger {
     /// Whether a try makes sense: nothing here excludes it.
     pub(super) fn is_open(&self, entry: u32, want: Want) -> bool {
         let state = &self.entries[entry as usize];
-        state.attempt.is_none() && state.retry_at.is_none() && self.leaves_room(entry, want)
+        let is_idle = state.attempt.is_none() && state.retry_at.is_none();
+        is_idle && self.leaves_room(entry, want) && !self.is_in_doubt(entry)
     }
 
     /// Whether a request may have it beside what the session has.
@@ -300,6 +315,58 @@ impl Ledger {
         self.push_op(Op { kind, tells: teller.is_some(), entry });
     }
 
+    /// The form of a statement that the session may run.
+    pub(super) fn permitted(&self, op: Op) -> Op {
+        if !op.kind.releases() || self.may_tell(op.entry) {
+            return op;
+        }
+        Op { kind: op.kind.plain().unwrap_or(op.kind), ..op }
+    }
+
+    /// What lets go was denied. Permissions are looked at before anything is run, so that nothing
+    /// was let go of: it goes back in the plain way, in the place of the other.
+    ///
+    /// What all of them do beside it is denied from now on, too: to ask for it again would fail a
+    /// batch each time. A downgrade may have been denied for its own sake.
+    pub(super) fn let_go_denied(&mut self, op: Op) {
+        let Some(kind) = op.kind.plain() else { return };
+        if op.kind != OpKind::Downgrade {
+            let space = self.space_of(op.entry);
+            self.permits.may_tell[space] = false;
+            for at in 0..self.outbox.len() {
+                self.outbox[at] = self.permitted(self.outbox[at]);
+            }
+        }
+        self.entries[op.entry as usize].ops += 1;
+        self.resend(Op { kind, ..op });
+    }
+
+    /// Lets go once more of what may not have been let go of; nothing else of the key is under way.
+    pub(super) fn make_sure(&mut self, entry: u32) {
+        for at in 0..self.doubts.len() {
+            let doubt = self.doubts[at];
+            if doubt.entry == entry && !doubt.sent && !self.has_again(doubt) {
+                self.doubts[at].sent = true;
+                self.push_op(Op { kind: doubt.kind, tells: doubt.tells, entry });
+            }
+        }
+    }
+
+    /// Who waits may not have been told, or too early.
+    pub(super) fn wake(&mut self, entry: u32) {
+        if self.may_tell(entry) {
+            self.push_op(Op::new(OpKind::Wake, entry));
+        }
+    }
+
+    pub(super) fn may_tell(&self, entry: u32) -> bool {
+        self.permits.may_tell[self.space_of(entry)]
+    }
+
+    fn space_of(&self, entry: u32) -> usize {
+        usize::from(matches!(self.entries[entry as usize].key(), Key::Pair(..)))
+    }
+
     /// Hands a hold that was let go to the first of the queue, if that one wants the same, and
     /// other processes have not waited for too long. The server does not hear of it.
     fn hand_over(&mut self, entry: u32, slot: u16, sink: &mut impl Sink) -> bool {
@@ -368,4 +435,9 @@ impl Ledger {
             Some(_) => self.wait_elsewhere(entry, sink),
         }
     }
+}
+
+/// Whether the role may not do what was asked for.
+pub(super) fn is_denied(error: &Error) -> bool {
+    error.sqlstate().is_some_and(|state| state.as_str() == "42501")
 }

@@ -35,11 +35,12 @@ mod waiting;
 
 use std::collections::VecDeque;
 
+use self::attempt::Permits;
 use self::index::Index;
 pub(crate) use self::op::{Op, OpKind};
 pub(crate) use self::outbox::Next;
 use self::rivals::Rivals;
-use self::tables::{Attempt, Chains, End, Entry, Held, Hold, NONE, Request};
+use self::tables::{Attempt, Chains, Doubt, End, Entry, Held, Hold, NONE, Request};
 use self::waiting::{Channel, Cooling};
 use super::jitter::Jitter;
 use crate::clock::Time;
@@ -116,6 +117,8 @@ pub(crate) struct Ledger {
     owed: Vec<(u32, Option<Ticket>)>,
     /// Why the tries failed that are being reconciled.
     failures: Vec<(u32, Error)>,
+    /// Releases that have failed.
+    doubts: Vec<Doubt>,
     requests: Vec<Request>,
     outbox: VecDeque<Op>,
     /// Empty but while the outbox is put in order.
@@ -133,6 +136,7 @@ pub(crate) struct Ledger {
     channels: [Channel; CHANNELS as usize],
     /// Whether the server takes LISTEN.
     can_listen: bool,
+    permits: Permits,
     rivals: Rivals,
     /// Holds, and keys that are tried for one.
     locks_used: u32,
@@ -178,6 +182,7 @@ impl Ledger {
             chains: Chains::default(),
             owed: Vec::new(),
             failures: Vec::new(),
+            doubts: Vec::new(),
             requests: vec![Request::UNKNOWN; limits.requests as usize],
             outbox: VecDeque::with_capacity(ROOM),
             gathered: outbox::gathered(),
@@ -189,6 +194,7 @@ impl Ledger {
             next_retry: Time::NEVER,
             channels: Default::default(),
             can_listen: true,
+            permits: Permits::ALL,
             rivals: Rivals::new(seed),
             locks_used: 0,
             active: 0,

@@ -1,7 +1,8 @@
 //! The ledger's tables: keys, holds, requests, and the queues of waiters. All of them are
 //! bounded, and keep the room that they once had (invariant I6).
 
-use super::{Ledger, Op};
+use super::attempt::Permits;
+use super::{Ledger, Op, OpKind};
 use crate::clock::Time;
 use crate::key::Key;
 use crate::slab::append;
@@ -161,6 +162,24 @@ pub(super) enum Held {
     Slots,
 }
 
+/// A release that has failed, so that nobody knows what it has done: see
+/// [`Ledger::let_go_in_doubt`].
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Doubt {
+    pub(super) entry: u32,
+    /// What makes sure.
+    pub(super) kind: OpKind,
+    /// Whether somebody waits until it is.
+    pub(super) tells: bool,
+    pub(super) sent: bool,
+}
+
+impl Doubt {
+    pub(super) fn is_of(&self, entry: u32, kind: OpKind) -> bool {
+        (self.entry, self.kind) == (entry, kind)
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Hold {
     pub(super) generation: u32,
@@ -282,6 +301,10 @@ impl Ledger {
 
     pub(super) fn drop_if_unused(&mut self, entry: u32) {
         let state = &self.entries[entry as usize];
+        if !self.doubts.is_empty() && state.ops == 0 && state.attempt.is_none() {
+            self.make_sure(entry);
+        }
+        let state = &self.entries[entry as usize];
         let is_used =
             !state.attempt.is_none() || state.holders > 0 || state.head != NONE || state.ops > 0;
         if !is_used && self.index.remove(&self.entries, entry) {
@@ -299,6 +322,7 @@ impl Ledger {
     // ----- statements -----
 
     pub(super) fn push_op(&mut self, op: Op) {
+        let op = self.permitted(op);
         if op.is_about_key() {
             self.entries[op.entry as usize].ops += 1;
         }
@@ -309,6 +333,33 @@ impl Ledger {
         if op.is_about_key() {
             let ops = &mut self.entries[op.entry as usize].ops;
             *ops = ops.saturating_sub(1);
+        }
+    }
+
+    // ----- releases that have failed -----
+
+    pub(super) fn is_made_sure(&self, op: Op) -> bool {
+        self.doubts.iter().any(|doubt| doubt.sent && doubt.is_of(op.entry, op.kind))
+    }
+
+    pub(super) fn doubts_about(&self, entry: u32, kind: OpKind) -> bool {
+        self.doubts.iter().any(|doubt| doubt.is_of(entry, kind))
+    }
+
+    /// Whether the session may have a key that nobody holds here.
+    pub(super) fn is_in_doubt(&self, entry: u32) -> bool {
+        self.doubts.iter().any(|doubt| doubt.entry == entry && !self.has_again(*doubt))
+    }
+
+    /// Whether what was let go of is held again.
+    pub(super) fn has_again(&self, doubt: Doubt) -> bool {
+        let state = &self.entries[doubt.entry as usize];
+        match doubt.kind {
+            // Nobody here can have it alone again while it is shared.
+            OpKind::Unlock => state.held == Held::Exclusive,
+            OpKind::UnlockSlot(slot) => self.slots_of(doubt.entry).any(|held| held == slot),
+            OpKind::DropGate => state.gate,
+            _ => state.holders > 0,
         }
     }
 
@@ -414,6 +465,7 @@ impl Ledger {
         self.chains.first.clear();
         self.owed.clear();
         self.failures.clear();
+        self.doubts.clear();
         self.outbox.clear();
         self.tellers.clear();
         self.told.clear();
@@ -426,6 +478,7 @@ impl Ledger {
         self.waiting = 0;
         self.channels = Default::default();
         self.can_listen = true;
+        self.permits = Permits::ALL;
         for request in &mut self.requests {
             request.entry = NONE;
         }

@@ -10,6 +10,7 @@ mod along;
 mod channels;
 mod clearing;
 mod denied;
+mod doubt;
 mod inquiry;
 mod model;
 mod outbox;
@@ -279,6 +280,26 @@ fn every_limit_is_a_typed_error_and_leaves_room_again() {
     assert_eq!(outcomes.failed.len(), 1);
 }
 
+/// It may be granted. Between its tries it needs none, nor where it is handed what is held here.
+#[test]
+fn a_request_needs_a_place_while_the_server_is_asked_even_to_wait() {
+    let (mut ledger, mut outcomes) = waiting();
+    for slot in 1..4 {
+        ledger.request(ticket(slot), key(slot.into()), Wish::PLAIN, Mode::Try, &mut outcomes);
+        answer(&mut ledger, &mut outcomes, true);
+    }
+    assert_eq!(outcomes.granted.len(), 3, "as many as there may be");
+    ledger.request(ticket(4), key(8), Wish::PLAIN, Mode::Wait, &mut outcomes);
+    ledger.request(ticket(5), key(1), Wish::PLAIN, Mode::Wait, &mut outcomes);
+    ledger.notified(key(7), OTHER, &mut outcomes);
+    let refused: Vec<Ticket> = outcomes.failed.iter().map(|(ticket, _)| *ticket).collect();
+    assert_eq!(refused, [ticket(4), ticket(0)]);
+    let is_limit = |error: &Error| matches!(error, Error::TooManyLocks { limit: 3 });
+    assert!(outcomes.failed.iter().all(|(_, error)| is_limit(error)));
+    ledger.release(outcomes.granted[0].1, &mut outcomes);
+    assert_eq!(outcomes.granted[3].0, ticket(5));
+}
+
 #[test]
 fn the_limit_on_waiters_is_a_typed_error() {
     let (mut ledger, mut outcomes, _) = held();
@@ -392,22 +413,6 @@ fn who_lets_go_of_a_key_that_others_wait_for_lets_them_come_first() {
     ledger.retry(&mut outcomes);
     assert_eq!(answer(&mut ledger, &mut outcomes, Value::Granted), OpKind::Retry);
     assert_eq!(outcomes.granted.len(), 2);
-}
-
-/// Looking whether somebody waits takes a lock for a moment, for which there may be no room.
-#[test]
-fn a_release_that_finds_no_room_to_look_for_waiters_is_one_and_tells_them() {
-    let (mut ledger, mut outcomes, hold) = held();
-    assert!(ledger.release_and_tell(ticket(1), hold, &mut outcomes));
-    let (op, _) = sent(&mut ledger);
-    let sqlstate = crate::error::SqlState::OUT_OF_MEMORY;
-    let error = Error::Server { sqlstate, message: "out of shared memory".into() };
-    ledger.failed(op, error, &mut outcomes).expect("the session goes on");
-    assert_eq!(outcomes.done, [ticket(1)]);
-    ledger.synced();
-    assert_eq!(answer(&mut ledger, &mut outcomes, true), OpKind::Wake);
-    ledger.synced();
-    assert!(ledger.is_empty());
 }
 
 /// The server discards the notifications of a batch in which a statement fails.

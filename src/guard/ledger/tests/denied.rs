@@ -36,6 +36,85 @@ fn each_release_that_is_denied_is_made_in_the_plain_way() {
     }
 }
 
+/// Asks for a key in this way, is granted it, and releases it.
+fn take_and_release(ledger: &mut Ledger, outcomes: &mut Outcomes, key: Key, want: Want) {
+    let wish = Wish { want, fenced: false };
+    ledger.request(ticket(7), key, wish, Mode::Try, outcomes);
+    let granted = if matches!(want, Want::Slot(_)) { Value::Slot(2) } else { Value::Yes };
+    assert_eq!(answer(ledger, outcomes, granted), OpKind::Try);
+    assert!(ledger.release(outcomes.granted.pop().expect("a grant").1, outcomes));
+}
+
+/// Of each one that is denied, a whole batch is lost.
+#[test]
+fn what_was_denied_once_is_not_asked_for_again_in_this_session() {
+    let (mut ledger, mut outcomes) = ledger();
+    take_and_release(&mut ledger, &mut outcomes, key(7), Want::Exclusive);
+    deny(&mut ledger, &mut outcomes, OpKind::Release);
+    assert_eq!(answer(&mut ledger, &mut outcomes, true), OpKind::Unlock);
+    for (want, plain) in [
+        (Want::Exclusive, OpKind::Unlock),
+        (Want::Shared, OpKind::UnlockShared),
+        (Want::Slot(4), OpKind::UnlockSlot(2)),
+    ] {
+        take_and_release(&mut ledger, &mut outcomes, key(1024), want);
+        assert_eq!(answer(&mut ledger, &mut outcomes, true), plain);
+    }
+    ledger.request(ticket(0), key(7), Wish::PLAIN, Mode::Try, &mut outcomes);
+    answer(&mut ledger, &mut outcomes, true);
+    ledger.downgrade(ticket(1), outcomes.granted[0].1, &mut outcomes);
+    assert_eq!(answer(&mut ledger, &mut outcomes, true), OpKind::ShareToo);
+    assert_eq!(answer(&mut ledger, &mut outcomes, true), OpKind::ShareOnly);
+    // Other functions are called for the keys of the other space: those may be allowed.
+    take_and_release(&mut ledger, &mut outcomes, Key::Pair(1, 2), Want::Exclusive);
+    assert_eq!(answer(&mut ledger, &mut outcomes, Value::Quiet), OpKind::Release);
+    // The next session may have what this one lacks.
+    ledger.offline(Cause::ConnectionLost, &mut outcomes);
+    ledger.online(&mut outcomes);
+    take_and_release(&mut ledger, &mut outcomes, key(7), Want::Exclusive);
+    assert_eq!(answer(&mut ledger, &mut outcomes, Value::Quiet), OpKind::Release);
+}
+
+#[test]
+fn what_is_queued_or_skipped_when_a_release_is_denied_goes_the_plain_way_too() {
+    let (mut ledger, mut outcomes) = ledger();
+    for slot in 0..3 {
+        ledger.request(ticket(slot), key(slot.into()), Wish::PLAIN, Mode::Try, &mut outcomes);
+        answer(&mut ledger, &mut outcomes, true);
+    }
+    for (_, hold, _) in std::mem::take(&mut outcomes.granted) {
+        assert!(ledger.release(hold, &mut outcomes));
+    }
+    let (denied, skipped) = (sent(&mut ledger).0, sent(&mut ledger).0);
+    let sqlstate = crate::error::SqlState::new(*b"42501");
+    let error = Error::Server { sqlstate, message: "permission denied".into() };
+    ledger.failed(denied, error, &mut outcomes).expect("the session goes on");
+    ledger.skipped(skipped);
+    ledger.synced();
+    for number in 0..3 {
+        let (op, statement) = sent(&mut ledger);
+        assert_eq!(statement, Statement::Unlock(KeyParameters::Bigint(number)));
+        ledger.answered(op, Value::Yes, &mut outcomes).expect("it agrees");
+    }
+    assert!(ledger.is_empty());
+}
+
+#[test]
+fn a_gate_is_opened_without_a_word_once_telling_was_denied() {
+    let (mut ledger, mut outcomes) = waiting();
+    take_and_release(&mut ledger, &mut outcomes, key(8), Want::Shared);
+    deny(&mut ledger, &mut outcomes, OpKind::ReleaseShared);
+    assert_eq!(answer(&mut ledger, &mut outcomes, true), OpKind::UnlockShared);
+    assert!(ledger.abandon(ticket(0), &mut outcomes));
+    let (drop_gate, delist) = (sent(&mut ledger).0, sent(&mut ledger).0);
+    assert_eq!((drop_gate.kind, delist.kind), (OpKind::DropGate, OpKind::Delist));
+    ledger.skipped(drop_gate);
+    ledger.skipped(delist);
+    assert_eq!(answer(&mut ledger, &mut outcomes, true), OpKind::DropGate);
+    assert_eq!(answer(&mut ledger, &mut outcomes, true), OpKind::Delist);
+    assert!(ledger.is_empty());
+}
+
 /// The session holds it in both modes for a moment, and never in none.
 #[test]
 fn a_downgrade_that_is_denied_shares_the_key_and_then_gives_the_rest_back() {
@@ -115,6 +194,24 @@ fn a_gate_whose_opening_is_denied_is_opened_without_a_word() {
     assert_eq!(answer(&mut ledger, &mut outcomes, true), OpKind::DropGate);
     assert_eq!(answer(&mut ledger, &mut outcomes, true), OpKind::Delist);
     assert!(ledger.is_empty());
+}
+
+/// Where the opening is denied, nothing of it was run.
+#[test]
+fn a_gate_that_is_dropped_has_to_be_there() {
+    let (mut ledger, mut outcomes) = waiting();
+    assert!(ledger.abandon(ticket(0), &mut outcomes));
+    deny(&mut ledger, &mut outcomes, OpKind::OpenGate);
+    let (op, _) = sent(&mut ledger);
+    assert_eq!(op.kind, OpKind::DropGate);
+    assert_eq!(ledger.answered(op, Value::No, &mut outcomes), Err(Disagreement));
+
+    let (mut ledger, mut outcomes) = waiting();
+    ledger.notified(key(7), OTHER, &mut outcomes);
+    answer(&mut ledger, &mut outcomes, true);
+    let (op, _) = sent(&mut ledger);
+    assert_eq!(op.kind, OpKind::DropGate, "the key is held alone now");
+    assert_eq!(ledger.answered(op, Value::No, &mut outcomes), Err(Disagreement));
 }
 
 /// A client in the server's own queue is in the way.

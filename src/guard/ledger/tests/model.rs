@@ -38,6 +38,8 @@ struct World {
     now: Time,
     /// Whether statements fail.
     fails: bool,
+    /// Whether the server runs out of memory, so that nobody knows what a release has done.
+    runs_out: bool,
     /// Whether callers also ask who holds a key.
     inquires: bool,
     grants: u32,
@@ -58,6 +60,7 @@ impl World {
             jitter: Jitter::new(seed),
             now: Time::ZERO.after(Duration::from_secs(1)),
             fails,
+            runs_out: false,
             inquires: false,
             grants: 0,
         }
@@ -217,7 +220,10 @@ impl World {
             let kind = Op::from_number(number).kind;
             kind.is_try() || kind == OpKind::Inquire
         });
-        let fails = (self.fails && may_fail && self.pick(20) == 0).then(|| self.pick(2) == 0);
+        let mut fails = (self.fails && may_fail && self.pick(20) == 0).then(|| self.pick(2) == 0);
+        if self.runs_out && self.server.is_before_its_look(peer) && self.pick(8) == 0 {
+            fails = Some(false);
+        }
         self.server.step(peer, fails)
     }
 
@@ -240,7 +246,7 @@ impl World {
             Message::Failed(number) => {
                 let sqlstate = crate::error::SqlState::new(*b"57014");
                 let error = Error::Server { sqlstate, message: "canceled".into() };
-                ledger.failed(Op::from_number(number), error, outcomes).expect("a try may fail");
+                ledger.failed(Op::from_number(number), error, outcomes).expect("it may fail");
             }
             Message::Skipped(number) => ledger.skipped(Op::from_number(number)),
             Message::Synced => ledger.synced(),
@@ -396,7 +402,7 @@ impl World {
 
     /// Everybody leaves and lets go: then nothing is left on either side.
     fn end(&mut self) {
-        self.fails = false;
+        (self.fails, self.runs_out) = (false, false);
         for _ in 0..100 {
             self.come_to_rest();
             for peer in 0..PEERS {
@@ -429,6 +435,7 @@ fn whatever_callers_and_servers_do_ledgers_and_server_agree() {
     for seed in 0..1_500 {
         let mut world = World::new(seed, seed % 2 == 0);
         world.inquires = seed % 4 < 2;
+        world.runs_out = seed % 5 < 2;
         for _ in 0..600 {
             world.step(seed % 3 == 0);
         }
@@ -444,6 +451,7 @@ fn no_wake_up_is_lost_however_releases_and_registrations_interleave() {
     for seed in 10_000..11_500 {
         let mut world = World::new(seed, seed % 2 == 0);
         world.inquires = seed % 4 < 2;
+        world.runs_out = seed % 5 < 2;
         for _ in 0..12 {
             for _ in 0..50 {
                 world.step(false);
@@ -466,6 +474,7 @@ fn where_sessions_end_at_any_step_the_waiters_of_others_find_the_key_by_their_po
     let mut ends = 0;
     for seed in 20_000..20_800 {
         let mut world = World::new(seed, seed % 2 == 0);
+        world.runs_out = seed % 5 < 2;
         for _ in 0..12 {
             let ends_at = world.pick(60);
             for step in 0..50 {

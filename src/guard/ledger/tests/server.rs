@@ -80,6 +80,23 @@ impl Server {
         true
     }
 
+    /// Whether a session's statement lets go of something, and has not looked for waiters yet.
+    pub(super) fn is_before_its_look(&self, session: usize) -> bool {
+        let Session { asked, step, .. } = &self.sessions[session];
+        *step < 3
+            && matches!(
+                asked.front(),
+                Some(Some((
+                    _,
+                    Statement::Release(_)
+                        | Statement::ReleaseShared(_)
+                        | Statement::ReleaseSlot(..)
+                        | Statement::Downgrade(_)
+                        | Statement::OpenGate(_)
+                )))
+            )
+    }
+
     /// The session is gone, and with it all its locks.
     pub(super) fn kill(&mut self, session: usize) {
         for holders in self.table.values_mut() {
