@@ -171,14 +171,18 @@ impl Shared {
         self.sent_aside.store(false, Ordering::SeqCst);
     }
 
-    /// Whether a release rides with a request that does not come. One that was queued just now
-    /// gets its time.
-    fn has_overdue_release(&self) -> bool {
+    /// Whether a release rides with a request that does not come, or somebody calls meanwhile. One
+    /// that was queued just now gets its time.
+    pub(super) fn has_overdue_release(&self) -> bool {
         while self.slots.has_submissions() {
             if self.rhythm.is_overdue(Time::now()) {
                 return true;
             }
             thread::park_timeout(FOLLOWS_WITHIN);
+            // It may have ended because somebody called, which nothing else would tell any more.
+            if self.thread_called.swap(false, Ordering::SeqCst) {
+                return true;
+            }
         }
         false
     }
