@@ -153,7 +153,9 @@ impl Shared {
     pub(super) fn stand_aside(&self, pause: Duration) {
         let place = if pause <= STAND_ASIDE { ASIDE } else { AWAY };
         self.watch.place.store(place, Ordering::SeqCst);
-        loop {
+        // Who left the seat before that was stored did not call.
+        let is_needed = place == AWAY && self.try_seat().is_some();
+        while !is_needed {
             let before = self.reads.load(Ordering::SeqCst);
             // Looked at after the place was stored: who begins to linger later sees that.
             let pause = if self.is_lingered_on() { STAND_ASIDE } else { pause };
