@@ -243,16 +243,23 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
+    use crate::slots::HoldId;
+
+    const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+    /// A guard without a thread, and so without a session.
+    fn idle(port: u16) -> (Arc<Shared>, EventLoop, Receiver<Result<(), Error>>) {
+        // Only the end of the guard ends the waiting.
+        let config = Config::new().host("127.0.0.1").port(port).user("app").connect_timeout(A_DAY);
+        let (sender, receiver) = sync_channel(1);
+        let (shared, event_loop) = build(config.into_plan().unwrap(), sender).unwrap().unwrap();
+        (shared, event_loop, receiver)
+    }
 
     /// A guard whose server never answers, and who waits for its first session.
     fn waiting() -> (Arc<Shared>, Receiver<Result<(), Error>>, std::net::TcpListener) {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        // Only the end of the guard ends the waiting.
-        let a_day = Duration::from_secs(24 * 60 * 60);
-        let config = Config::new().host("127.0.0.1").port(port).user("app").connect_timeout(a_day);
-        let (sender, receiver) = sync_channel(1);
-        let (shared, event_loop) = build(config.into_plan().unwrap(), sender).unwrap().unwrap();
+        let (shared, event_loop, receiver) = idle(listener.local_addr().unwrap().port());
         let own = Arc::clone(&shared);
         let own_thread = std::thread::spawn(move || thread::run(&own, event_loop));
         shared.watch.set_thread(own_thread.thread().clone());
@@ -300,6 +307,33 @@ mod tests {
             assert!(matches!(told, Ok(Err(_))), "{told:?}");
         });
         shared.close();
+    }
+
+    /// The short sleep of who looks after a release hears the call, and nothing would tell of it
+    /// again.
+    #[test]
+    fn a_call_is_not_lost_on_who_looks_after_a_release() {
+        let (shared, _event_loop, _receiver) = idle(1);
+        // One that gets its time for ever.
+        shared.slots.release([HoldId { index: 0, generation: 0 }]);
+        shared.rhythm.released(Time::NEVER);
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let own = Arc::clone(&shared);
+        let looking = std::thread::spawn(move || sender.send(own.has_overdue_release()));
+        shared.watch.set_thread(looking.thread().clone());
+        shared.call_thread();
+        let is_awake = receiver.recv_timeout(Duration::from_secs(60));
+        assert_eq!(is_awake, Ok(true));
+    }
+
+    /// Who had the seat may leave it just before the thread goes away, and does not call it then.
+    #[test]
+    fn the_thread_does_not_go_away_while_nobody_has_the_seat() {
+        let (shared, _event_loop, _receiver) = idle(1);
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let own = Arc::clone(&shared);
+        std::thread::spawn(move || sender.send(own.stand_aside(A_DAY)));
+        assert_eq!(receiver.recv_timeout(Duration::from_secs(60)), Ok(()));
     }
 
     #[test]

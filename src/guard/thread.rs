@@ -153,7 +153,9 @@ impl Shared {
     pub(super) fn stand_aside(&self, pause: Duration) {
         let place = if pause <= STAND_ASIDE { ASIDE } else { AWAY };
         self.watch.place.store(place, Ordering::SeqCst);
-        loop {
+        // Who left the seat before that was stored did not call.
+        let is_needed = place == AWAY && self.try_seat().is_some();
+        while !is_needed {
             let before = self.reads.load(Ordering::SeqCst);
             // Looked at after the place was stored: who begins to linger later sees that.
             let pause = if self.is_lingered_on() { STAND_ASIDE } else { pause };
@@ -171,14 +173,18 @@ impl Shared {
         self.sent_aside.store(false, Ordering::SeqCst);
     }
 
-    /// Whether a release rides with a request that does not come. One that was queued just now
-    /// gets its time.
-    fn has_overdue_release(&self) -> bool {
+    /// Whether a release rides with a request that does not come, or somebody calls meanwhile. One
+    /// that was queued just now gets its time.
+    pub(super) fn has_overdue_release(&self) -> bool {
         while self.slots.has_submissions() {
             if self.rhythm.is_overdue(Time::now()) {
                 return true;
             }
             thread::park_timeout(FOLLOWS_WITHIN);
+            // It may have ended because somebody called, which nothing else would tell any more.
+            if self.thread_called.swap(false, Ordering::SeqCst) {
+                return true;
+            }
         }
         false
     }
