@@ -192,7 +192,7 @@ impl Shared {
         if self.watch.is(AWAY) {
             self.call_thread();
         }
-        self.work_until(seat, ticket, until, Time::NEVER);
+        self.work_until(seat, ticket, Time::now(), until, Time::NEVER);
         self.lingers_until.store(0, Ordering::SeqCst);
         seat.linger.ended(self.slots.has_news(ticket) && Time::now() <= until);
     }
@@ -212,20 +212,19 @@ impl Shared {
 
     /// Works with the seat until the ticket has news, as long as its statement is under way. Looks
     /// whether the limit is reached when something else wakes it, and at the alarm.
-    fn work_until(&self, seat: &mut Seat, ticket: Ticket, limit: Time, alarm: Time) {
-        while seat.guard.core.is_active(ticket)
+    fn work_until(&self, seat: &mut Seat, ticket: Ticket, mut now: Time, limit: Time, alarm: Time) {
+        while now < limit
+            && seat.guard.core.is_active(ticket)
             && !self.slots.has_news(ticket)
             && !self.closing.load(Ordering::SeqCst)
         {
-            let now = Time::now();
-            if now >= limit {
-                break;
-            }
             let reading = self.wait_with_seat(seat, ticket, now, alarm);
             if reading != Reading::Nothing {
                 self.reads.fetch_add(1, Ordering::SeqCst);
             }
-            seat.guard.turn(self, Time::now(), reading);
+            // Read once for the turn and for what comes after it.
+            now = Time::now();
+            seat.guard.turn(self, now, reading);
         }
     }
 
@@ -339,7 +338,7 @@ impl Drive for Shared {
         if seat.guard.core.is_active(ticket) && self.rhythm.drove(now) {
             self.send_aside();
         }
-        self.work_until(&mut seat, ticket, limit, limit);
+        self.work_until(&mut seat, ticket, now, limit, limit);
         self.leave(seat, true);
         true
     }

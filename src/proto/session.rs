@@ -137,6 +137,10 @@ impl Session {
                 State::Failed => {
                     return Err(Fault::Internal("the session has already failed"));
                 }
+                // All is taken in: nothing has to be decoded to know that.
+                State::Ready if self.incoming.bytes().is_empty() => {
+                    return Ok(self.ring.take_second());
+                }
                 State::Ready => self.stride(),
                 State::Starting(_) => None,
             };
