@@ -325,6 +325,19 @@ mod tests {
         assert_eq!(is_awake, Ok(true));
     }
 
+    /// Who had the seat may leave it just before the thread goes away, and does not call it then.
+    #[test]
+    fn the_thread_does_not_go_away_while_nobody_has_the_seat() {
+        let (shared, _event_loop, _receiver) = idle(1);
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let own = Arc::clone(&shared);
+        std::thread::spawn(move || {
+            own.stand_aside(A_DAY);
+            sender.send(())
+        });
+        assert_eq!(receiver.recv_timeout(Duration::from_secs(60)), Ok(()));
+    }
+
     #[test]
     fn callers_can_send_the_thread_out_of_the_event_loop() {
         let (shared, _receiver, _listener) = waiting();
