@@ -99,7 +99,10 @@ impl Future for Asking {
                 };
                 this.ticket = Some(ticket);
                 this.watch = this.context.watch(drive.poker(ticket));
-                this.yields = drive.attend(ticket, false);
+                // A context that was done before it could be watched pokes nobody out of a wait.
+                if this.watch.is_some() || this.context.err().is_none() {
+                    this.yields = drive.attend(ticket, false);
+                }
                 if this.yields {
                     cx.waker().wake_by_ref();
                 }
@@ -177,3 +180,70 @@ pub(crate) fn park_until(limit: Time) {
 /// Sleeps are cut: their clock stands still while the machine is suspended, that of the deadlines
 /// does not.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::context::Canceler;
+    use crate::key::Key;
+    use crate::slots::{Mode, Slots, Wish};
+    use crate::sync::Mutex;
+    use crate::sync::atomic::{AtomicBool, Ordering};
+    use crate::warning::Warning;
+
+    /// A guard that cancels the request's context before that can be watched.
+    #[derive(Debug)]
+    struct Cancels {
+        slots: Slots,
+        canceler: Mutex<Option<Canceler>>,
+        was_attended: AtomicBool,
+    }
+
+    impl Drive for Cancels {
+        fn slots(&self) -> &Slots {
+            &self.slots
+        }
+
+        fn kick(&self) {}
+
+        fn attend(&self, _: Ticket, _: bool) -> bool {
+            self.was_attended.store(true, Ordering::SeqCst);
+            false
+        }
+
+        fn kick_release(&self) {}
+
+        fn drive(&self, _: Ticket, _: Time) -> bool {
+            false
+        }
+
+        fn poker(&self, _: Ticket) -> &task::Waker {
+            self.canceler.lock().unwrap().take().expect("asked for once").cancel();
+            task::Waker::noop()
+        }
+
+        fn warnings(&self) -> Vec<Warning> {
+            Vec::new()
+        }
+
+        fn close(&self) {}
+    }
+
+    /// Nobody would end the wait before the thread looks.
+    #[test]
+    fn a_poll_does_not_wait_for_an_answer_that_is_not_wanted_any_more() {
+        let (context, canceler) = Context::background().with_cancel();
+        let drive = Arc::new(Cancels {
+            slots: Slots::new(1, 1, false),
+            canceler: Mutex::new(Some(canceler)),
+            was_attended: AtomicBool::new(false),
+        });
+        let work = Work::Lock { key: Key::Bigint(1), wish: Wish::PLAIN, mode: Mode::Wait };
+        let own = Arc::clone(&drive) as Arc<dyn Drive>;
+        let mut asking = Asking::new(own, work, context, Time::NEVER);
+        let polled =
+            Pin::new(&mut asking).poll(&mut task::Context::from_waker(task::Waker::noop()));
+        assert!(matches!(polled, Poll::Ready(Err(Error::Canceled(Cause::Canceled)))));
+        assert!(!drive.was_attended.load(Ordering::SeqCst), "it may have waited for the answer");
+    }
+}
