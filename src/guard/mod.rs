@@ -332,7 +332,10 @@ mod tests {
         let (shared, _event_loop, _receiver) = idle(1);
         let (sender, receiver) = std::sync::mpsc::channel();
         let own = Arc::clone(&shared);
-        std::thread::spawn(move || sender.send(own.stand_aside(A_DAY)));
+        std::thread::spawn(move || {
+            own.stand_aside(A_DAY);
+            sender.send(())
+        });
         assert_eq!(receiver.recv_timeout(Duration::from_secs(60)), Ok(()));
     }
 

@@ -101,7 +101,7 @@ pub(crate) struct Seat {
     pub(super) guard: Guard,
     ear: Ear,
     pub(super) linger: Linger,
-    solitude: Solitude,
+    pub(super) solitude: Solitude,
 }
 
 impl Seat {
@@ -218,7 +218,10 @@ impl Shared {
             && !self.slots.has_news(ticket)
             && !self.closing.load(Ordering::SeqCst)
         {
-            let reading = self.wait_with_seat(seat, ticket, now, alarm);
+            let reading = match self.receive_alone(seat, now, limit) {
+                Some(reading) => reading,
+                None => self.sleep_with_seat(seat, ticket, now, alarm),
+            };
             if reading != Reading::Nothing {
                 self.reads.fetch_add(1, Ordering::SeqCst);
             }
@@ -228,24 +231,23 @@ impl Shared {
         }
     }
 
-    /// Waits with the seat for an answer: in recv(2) where nobody else seems to be around, since
-    /// who comes then is heard once that has ended, which takes no longer than
-    /// [`RECEIVE_MAX`](super::socket).
-    fn wait_with_seat(&self, seat: &mut Seat, ticket: Ticket, now: Time, limit: Time) -> Reading {
+    /// Waits for an answer in recv(2), where nobody else seems to be around: who comes then is
+    /// heard once that has ended, which takes no longer than [`RECEIVE_MAX`](super::socket) and a
+    /// tick. Not where anything is due before that.
+    fn receive_alone(&self, seat: &mut Seat, now: Time, limit: Time) -> Option<Reading> {
         let due = limit.min(seat.guard.next_timeout());
         let visits = self.visits.load(Ordering::Relaxed);
-        if seat.solitude.lasts(visits) && now.after(RECEIVE_MAX + TICKS) < due {
-            if self.slots.has_submissions() || self.closing.load(Ordering::SeqCst) {
-                return Reading::Nothing;
-            }
-            if let Some(reading) = seat.guard.receive() {
-                if reading == Reading::Nothing {
-                    seat.solitude.ended();
-                }
-                return reading;
-            }
+        if !seat.solitude.lasts(visits) || due <= now.after(RECEIVE_MAX + TICKS) {
+            return None;
         }
-        self.sleep_with_seat(seat, ticket, now, limit)
+        if self.slots.has_submissions() || self.closing.load(Ordering::SeqCst) {
+            return Some(Reading::Nothing);
+        }
+        let reading = seat.guard.receive()?;
+        if reading == Reading::Nothing {
+            seat.solitude.ended();
+        }
+        Some(reading)
     }
 
     /// Sleeps with the seat until the socket is ready, a deadline has come, or somebody nudges.

@@ -154,7 +154,7 @@ impl Shared {
         let place = if pause <= STAND_ASIDE { ASIDE } else { AWAY };
         self.watch.place.store(place, Ordering::SeqCst);
         // Who left the seat before that was stored did not call.
-        let is_needed = place == AWAY && self.try_seat().is_some();
+        let mut is_needed = place == AWAY && self.try_seat().is_some();
         while !is_needed {
             let before = self.reads.load(Ordering::SeqCst);
             // Looked at after the place was stored: who begins to linger later sees that.
@@ -164,9 +164,7 @@ impl Shared {
             let called = self.thread_called.swap(false, Ordering::SeqCst);
             let closing = self.closing.load(Ordering::SeqCst);
             let quiet = self.reads.load(Ordering::SeqCst) == before;
-            if called || closing || quiet || self.has_overdue_release() {
-                break;
-            }
+            is_needed = called || closing || quiet || self.has_overdue_release();
         }
         // From here on no release rides; one that did already is found by the turn that follows.
         self.watch.place.store(BUSY, Ordering::SeqCst);
