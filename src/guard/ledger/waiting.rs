@@ -19,7 +19,7 @@
 
 use std::time::Duration;
 
-use super::tables::{Entry, NONE};
+use super::tables::{Attempt, Entry, NONE};
 use super::{Ledger, Op, OpKind, Sink};
 use crate::clock::Time;
 use crate::proto::companion;
@@ -142,7 +142,8 @@ impl Ledger {
             state.heard = state.heard.saturating_add(1);
             state.pressed = false;
             if !state.attempt.is_none() {
-                state.notified = true;
+                // A try that is not sent yet comes after what this is about.
+                state.notified |= state.attempt != Attempt::Trying;
             } else if state.head != NONE && state.retry_at.is_some() {
                 self.race(entry, sink);
                 self.settle(entry);
