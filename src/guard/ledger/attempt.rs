@@ -149,6 +149,10 @@ impl Ledger {
             let error = Error::TooManyLocks { limit: self.limits.locks };
             return self.conclude(ticket, sink, |sink| sink.failed(ticket, error));
         }
+        if self.entries[entry as usize].listed {
+            // It may have rested until now.
+            self.listen(entry);
+        }
         self.locks_used += 1;
         self.active += 1;
         let state = &mut self.entries[entry as usize];
@@ -202,6 +206,9 @@ impl Ledger {
             Want::Slot(_) => Held::Slots,
         };
         self.end_attempt(entry);
+        if self.entries[entry as usize].listed && held == Held::Exclusive {
+            self.has_its_turn(entry);
+        }
         let state = &mut self.entries[entry as usize];
         state.held = held;
         state.refusals = 0;

@@ -449,6 +449,12 @@ impl Ledger {
         self.channels[usize::from(companion::channel(op::parameters(key)))].is_open()
     }
 
+    /// Whether a waiter does not listen for a while.
+    #[cfg(test)]
+    fn rests(&self) -> bool {
+        self.cooling.iter().any(Cooling::rests)
+    }
+
     fn entry_held(&self, hold: HoldId) -> Option<u32> {
         let state = self.holds.get(hold.index as usize)?;
         (state.generation == hold.generation && state.entry != NONE).then_some(state.entry)

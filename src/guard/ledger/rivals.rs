@@ -5,6 +5,8 @@
 //! it remembers the key. (After a long hold nothing needs to be remembered: see
 //! [`Ledger::waits_for_release`](super::Ledger).) And who is notified together with many others
 //! lets those try first that have waited for longer; for that it has to know how many there are.
+//! Who does not listen all the time, because its turn is far off, has to know that beforehand, and
+//! in how quick a succession the others have the key.
 
 use std::hash::BuildHasher;
 use std::time::Duration;
@@ -77,6 +79,35 @@ impl Rivals {
         self.crowd_of(key).map_or(Duration::ZERO, |crowd| crowd.heard_at.since(crowd.heard_before))
     }
 
+    /// The mean time between two notifications, where there is one.
+    pub(super) fn pace(&self, key: Key) -> Duration {
+        self.crowd_of(key).map_or(Duration::ZERO, |crowd| crowd.pace)
+    }
+
+    /// Whether who waits for the key need not hear of all of its releases now.
+    pub(super) fn may_rest(&self, key: Key) -> bool {
+        self.crowd_of(key).is_some_and(Crowd::may_rest)
+    }
+
+    /// From now on until the next turn here, not all releases are heard of.
+    pub(super) fn rests(&mut self, key: Key) {
+        if let Some(crowd) = self.crowd_mut(key) {
+            (crowd.rests, crowd.paused) = (true, true);
+        }
+    }
+
+    /// The key was granted here to one that waited for it; `early` if it was not its turn. Before
+    /// so many more turns it may rest, if it may not now.
+    pub(super) fn had_turn(&mut self, key: Key, early: bool, rests: u8) {
+        if let Some(crowd) = self.crowd_mut(key) {
+            crowd.had_turn(early, rests);
+        }
+    }
+
+    fn crowd_mut(&mut self, key: Key) -> Option<&mut Crowd> {
+        self.crowds.as_mut()?.get_mut(key)
+    }
+
     fn crowd_of(&self, key: Key) -> Option<&Crowd> {
         Some(&self.crowds.as_ref()?.get(key)?.value)
     }
@@ -108,6 +139,11 @@ impl<T: Copy, const SETS: usize> Table<T, SETS> {
     fn get(&self, key: Key) -> Option<&Place<T>> {
         let mut known = self.sets[self.set_of(key)].iter().flatten();
         known.find(|place| place.key == key)
+    }
+
+    fn get_mut(&mut self, key: Key) -> Option<&mut T> {
+        let mut known = self.sets[self.set_of(key)].iter_mut().flatten();
+        known.find(|place| place.key == key).map(|place| &mut place.value)
     }
 
     /// The place of a key, which may have been that of another one until now.
@@ -146,6 +182,19 @@ struct Crowd {
     heard: u16,
     heard_at: Time,
     heard_before: Time,
+    /// The mean of so many times between two of them.
+    pace: Duration,
+    paced: u8,
+    /// Whether there may have been others between the latest one and the next.
+    paused: bool,
+    /// Whether they are not counted, since not all are heard of.
+    rests: bool,
+    /// How many more turns it may rest before, until all are counted once more.
+    rests_left: u8,
+    /// How many turns in a row came before their time.
+    early: u8,
+    /// So many more notifications are counted before anybody rests.
+    doubt: u16,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -159,6 +208,18 @@ struct Rival {
     came_back: bool,
 }
 
+/// So many of the latest gaps between notifications count in their mean.
+const PACED_MAX: u8 = 32;
+
+/// So many turns in a row that come too early are not due to chance.
+const EARLY_MAX: u8 = 3;
+
+/// The one that was heard of after so many others is taken to have gone after so many
+/// notifications without it.
+fn forgotten_after(others: usize) -> usize {
+    4 * others + 16
+}
+
 /// In a greater crowd than this some are forgotten before they come back, and do not count.
 const CROWD_MAX: usize = 64;
 
@@ -166,13 +227,35 @@ impl Crowd {
     const NOBODY: Self = {
         let nobody = Rival { process: 0, heard: 0, came_back: false };
         let known = [nobody; CROWD_MAX];
-        Self { known, len: 0, heard: 0, heard_at: Time::ZERO, heard_before: Time::ZERO }
+        Self {
+            known,
+            len: 0,
+            heard: 0,
+            heard_at: Time::ZERO,
+            heard_before: Time::ZERO,
+            pace: Duration::ZERO,
+            paced: 0,
+            paused: true,
+            rests: false,
+            rests_left: 0,
+            early: 0,
+            doubt: 0,
+        }
     };
 
     fn heard(&mut self, process: i32, now: Time) {
+        self.heard_before = std::mem::replace(&mut self.heard_at, now);
+        if !std::mem::take(&mut self.paused) {
+            self.paced = (self.paced + 1).min(PACED_MAX);
+            let paced = u32::from(self.paced);
+            self.pace = (self.pace * (paced - 1) + now.since(self.heard_before)) / paced;
+        }
+        if self.rests {
+            return;
+        }
+        self.doubt = self.doubt.saturating_sub(1);
         let process = process as u16;
         self.heard = self.heard.wrapping_add(1);
-        self.heard_before = std::mem::replace(&mut self.heard_at, now);
         let known = self.known[..usize::from(self.len)].iter();
         let at = known.clone().position(|rival| rival.process == process);
         if at.is_none() && usize::from(self.len) < CROWD_MAX {
@@ -191,10 +274,32 @@ impl Crowd {
     /// All processes that compete count the same ones. What each finds in its own lot, how long it
     /// waits, would not do: who is lucky would think that there are few, and press forward.
     fn size(&self) -> u32 {
+        self.there().filter(|rival| rival.came_back).count() as u32
+    }
+
+    fn there(&self) -> impl Iterator<Item = &Rival> {
         let known = self.known[..usize::from(self.len)].iter().enumerate();
         let is_there = |(n, rival): &(usize, &Rival)| {
-            usize::from(self.heard.wrapping_sub(rival.heard)) <= 4 * n + 16
+            usize::from(self.heard.wrapping_sub(rival.heard)) <= forgotten_after(*n)
         };
-        known.take_while(is_there).filter(|(_, rival)| rival.came_back).count() as u32
+        known.take_while(is_there).map(|(_, rival)| rival)
+    }
+
+    /// Whether all that are there are known to come back: while some are new, it listens and
+    /// counts.
+    fn may_rest(&self) -> bool {
+        self.rests_left > 0 && self.doubt == 0 && self.there().all(|rival| rival.came_back)
+    }
+
+    /// Who rests does not see that others have gone, only that it finds the key free too early,
+    /// again and again. Then it counts for so long that it forgets all who have gone.
+    fn had_turn(&mut self, early: bool, rests: u8) {
+        (self.rests, self.paused) = (false, true);
+        self.rests_left = self.rests_left.checked_sub(1).unwrap_or(rests);
+        self.early = if early { self.early + 1 } else { 0 };
+        if self.early == EARLY_MAX {
+            self.early = 0;
+            self.doubt = forgotten_after(self.size() as usize) as u16;
+        }
     }
 }

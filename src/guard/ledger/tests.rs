@@ -15,6 +15,7 @@ mod inquiry;
 mod model;
 mod outbox;
 mod ranks;
+mod rests;
 mod server;
 mod skips;
 mod turns;

@@ -16,10 +16,17 @@
 //! waited it knows by the number of notifications, and how long that is by the number of those who
 //! notify. Whoever is skipped all the same presses ([`Ledger::is_passed_over`]). All of that only
 //! chooses between waiters: a pause is over after milliseconds, notified or not.
+//!
+//! To be woken for each release, only to find that it is not one's turn, takes a server process and
+//! a thread here a good part of the time that a hand-over may take, and all who wait share the
+//! processors. Who begins to wait behind many others therefore rests ([`Ledger::rest`]): it stays
+//! registered, so that releases notify, but does not listen until its turn is near. Then it listens
+//! first and tries behind that, as when it registers: what was let go of before, the try finds, and
+//! of what is let go of later it hears. A rest is over after milliseconds, too.
 
 use std::time::Duration;
 
-use super::tables::{Entry, NONE};
+use super::tables::{Attempt, Entry, Held, NONE};
 use super::{Ledger, Op, OpKind, Sink};
 use crate::clock::Time;
 use crate::proto::companion;
@@ -53,6 +60,15 @@ const STEP: Duration = Duration::from_micros(100);
 /// And for no longer than this.
 const PAUSE_MAX: Duration = Duration::from_millis(5);
 
+/// Against so many who has just begun to wait rests. Fewer leave the processors time enough.
+const LARGE: u32 = 24;
+/// Who rests listens again when so many are before it, behind [`FRONT`]: it is not exact.
+const NEAR: u32 = 4;
+/// Nobody rests for longer than this: should all others have gone, the key is free meanwhile.
+const REST_MAX: Duration = Duration::from_millis(50);
+/// Before one turn in so many, on average, a waiter does not rest, and counts the others.
+const COUNTS_EACH: u8 = 16;
+
 /// See [`Ledger::is_passed_over`].
 const PASSED_OVER: u32 = 4;
 
@@ -65,6 +81,15 @@ pub(super) struct Cooling {
     entry: u32,
     /// When it is tried at the latest, whatever is heard of it.
     poll_at: Time,
+    /// Since when it has rested: see [`Ledger::rest`].
+    rests_since: Option<Time>,
+}
+
+#[cfg(test)]
+impl Cooling {
+    pub(super) fn rests(&self) -> bool {
+        self.rests_since.is_some()
+    }
 }
 
 /// What is known of a channel.
@@ -94,10 +119,13 @@ impl Ledger {
     pub(crate) fn retry(&mut self, sink: &mut impl Sink) {
         let now = self.now;
         let mut position = 0;
-        while let Some(Cooling { entry, .. }) = self.cooling.get(position).copied() {
+        while let Some(Cooling { entry, rests_since, .. }) = self.cooling.get(position).copied() {
             if self.entries[entry as usize].retry_at.is_some_and(|at| at <= now) {
                 self.cooling.swap_remove(position);
                 self.entries[entry as usize].retry_at = None;
+                if let Some(since) = rests_since {
+                    self.end_rest(entry, since);
+                }
                 self.advance(entry, sink);
                 self.settle(entry);
                 self.drop_if_unused(entry);
@@ -142,8 +170,9 @@ impl Ledger {
             state.heard = state.heard.saturating_add(1);
             state.pressed = false;
             if !state.attempt.is_none() {
-                state.notified = true;
-            } else if state.head != NONE && state.retry_at.is_some() {
+                // A try that is not sent yet comes after what this is about.
+                state.notified |= state.attempt != Attempt::Trying;
+            } else if state.head != NONE && state.retry_at.is_some() && !self.is_resting(entry) {
                 self.race(entry, sink);
                 self.settle(entry);
                 self.drop_if_unused(entry);
@@ -176,8 +205,11 @@ impl Ledger {
         if others <= SMALL || behind == 0 {
             return Duration::ZERO;
         }
-        // Until the next release, if that comes about as soon as this one came: saves a try.
-        let most = (STEP * behind).max(self.rivals.interval(state.key()) * 2).min(PAUSE_MAX);
+        // Until the next release, if that comes about as soon as this one came: saves a try. Where
+        // others rest, few are before it that try.
+        let releases = if others < LARGE { 2 } else { 4 };
+        let interval = self.rivals.interval(state.key());
+        let most = (STEP * behind).max(interval * releases).min(PAUSE_MAX);
         // Seldom short; but of many that have all begun to wait just now, the first soon tries.
         self.jitter.up_to(most).max(self.jitter.up_to(most))
     }
@@ -212,6 +244,63 @@ impl Ledger {
         self.cool(entry, self.now.after(pause), self.now.after(POLL_MIN));
     }
 
+    // ----- resting -----
+
+    /// Does not listen until the turn of the first waiter is near, if that is far off. Says whether
+    /// it does.
+    fn rest(&mut self, entry: u32) -> bool {
+        let state = &self.entries[entry as usize];
+        let (key, number) = (state.key(), self.channel_of(entry));
+        let Channel { listening, users, .. } = self.channels[usize::from(number)];
+        // Later it has heard of others, or has had its rest.
+        let has_just_come = state.listed && state.heard == 0 && state.held == Held::Nothing;
+        let is_exclusive = self.first(entry).is_some_and(|(_, it)| it.want == Want::Exclusive);
+        let others = self.others(entry);
+        let span = (self.rivals.pace(key) * others.saturating_sub(FRONT + NEAR)).min(REST_MAX);
+        let is_alone_on_channel = listening && users == 1;
+        if !(has_just_come && is_exclusive && is_alone_on_channel)
+            || others < LARGE
+            || span.is_zero()
+            || !self.rivals.may_rest(key)
+        {
+            return false;
+        }
+        self.channels[usize::from(number)].listening = false;
+        self.push_op(Op::new(OpKind::Unlisten, number.into()));
+        self.rivals.rests(key);
+        let until = self.now.after(span);
+        self.cool(entry, until, until);
+        if let Some(place) = self.cooling.iter_mut().find(|place| place.entry == entry) {
+            place.rests_since = Some(self.now);
+        }
+        true
+    }
+
+    fn is_resting(&self, entry: u32) -> bool {
+        self.cooling.iter().any(|place| place.entry == entry && place.rests_since.is_some())
+    }
+
+    /// As many others have had their turn as usually have in that time.
+    fn end_rest(&mut self, entry: u32, since: Time) {
+        let key = self.entries[entry as usize].key();
+        let pace = self.rivals.pace(key).as_nanos().max(1);
+        let missed = (self.now.since(since).as_nanos() / pace).clamp(1, u8::MAX.into());
+        let heard = &mut self.entries[entry as usize].heard;
+        *heard = heard.saturating_add(missed as u8);
+        // The next notification is not compared with what was heard before.
+        self.rivals.rests(key);
+    }
+
+    /// The server has granted the key to a waiter that was registered.
+    pub(super) fn has_its_turn(&mut self, entry: u32) {
+        let state = &self.entries[entry as usize];
+        let (key, heard) = (state.key(), u32::from(state.heard));
+        let rests = (self.jitter.next() % u64::from(2 * COUNTS_EACH)) as u8;
+        self.rivals.had_turn(key, heard + FRONT < self.rivals.crowd(key), rests);
+    }
+
+    // ----- refused -----
+
     /// The first of the queue was refused by the server: wait to be notified.
     pub(super) fn wait_elsewhere(&mut self, entry: u32, sink: &mut impl Sink) {
         let state = &mut self.entries[entry as usize];
@@ -238,6 +327,9 @@ impl Ledger {
         }
         if listed && self.is_passed_over(entry) {
             return self.press(entry);
+        }
+        if self.rest(entry) {
+            return;
         }
         let state = &mut self.entries[entry as usize];
         state.refusals = refusals.saturating_add(1);
@@ -297,6 +389,9 @@ impl Ledger {
             self.listen(entry);
             self.enlist(entry);
         }
+        if self.rest(entry) {
+            return;
+        }
         let pause = self.jitter.upper_half_of(YIELDS_FOR);
         // Notified in the meantime, it takes its turn like everybody.
         self.cool(entry, self.now.after(pause), self.now.after(POLL_MIN));
@@ -304,8 +399,8 @@ impl Ledger {
 
     // ----- registering -----
 
-    /// Listens to the channel of a key, before it is registered.
-    fn listen(&mut self, entry: u32) {
+    /// Listens to the channel of a key, before it is registered, and before it is tried.
+    pub(super) fn listen(&mut self, entry: u32) {
         if !self.can_listen {
             return;
         }
@@ -373,8 +468,8 @@ impl Ledger {
             None => None,
         };
         match place {
-            Some(place) => place.poll_at = poll_at,
-            None => self.cooling.push(Cooling { entry, poll_at }),
+            Some(place) => (place.poll_at, place.rests_since) = (poll_at, None),
+            None => self.cooling.push(Cooling { entry, poll_at, rests_since: None }),
         }
         if former == Some(self.next_retry) {
             // Put off: nobody has to wake for what it was.

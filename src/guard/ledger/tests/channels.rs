@@ -3,7 +3,7 @@
 use super::*;
 
 /// Another key of the channel that key 7 is told on.
-fn neighbour() -> Key {
+pub(super) fn neighbour() -> Key {
     let channel = companion::channel(op::parameters(key(7)));
     let mut numbers = (8..).map(key);
     let same = |key: &Key| companion::channel(op::parameters(*key)) == channel;

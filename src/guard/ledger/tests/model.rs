@@ -42,6 +42,9 @@ struct World {
     runs_out: bool,
     /// Whether callers also ask who holds a key.
     inquires: bool,
+    /// Whether waiters rest, for many others that they believe in. And the steps while one did.
+    crowded: bool,
+    rests: u32,
     grants: u32,
 }
 
@@ -62,7 +65,9 @@ impl World {
             fails,
             runs_out: false,
             inquires: false,
+            crowded: seed % 3 == 0,
             grants: 0,
+            rests: 0,
         }
     }
 
@@ -84,9 +89,11 @@ impl World {
             }
             36 => self.pass(Duration::from_millis(1)),
             38 if self.inquires => self.inquire(peer),
+            39 if self.crowded => rests::meet_many(&mut self.peers[peer].ledger, key(1), 20),
             37 if kills && self.pick(20) == 0 => self.lose(peer),
             _ => self.send(peer),
         }
+        self.rests += u32::from(self.peers[peer].ledger.rests());
         self.settle(peer);
     }
 
@@ -360,7 +367,7 @@ impl World {
             }
             let due = self.peers.iter().map(|peer| peer.ledger.next_retry()).min();
             let pause = due.expect("there are peers").since(self.now);
-            if pause > Duration::from_millis(20) {
+            if pause > Duration::from_millis(60) {
                 return;
             }
             self.pass(pause);
@@ -447,7 +454,8 @@ fn whatever_callers_and_servers_do_ledgers_and_server_agree() {
 
 /// The end of a holder notifies nobody, so this is about worlds in which none ends.
 #[test]
-fn no_wake_up_is_lost_however_releases_and_registrations_interleave() {
+fn no_wake_up_is_lost_however_releases_registrations_and_rests_interleave() {
+    let mut rests = 0;
     for seed in 10_000..11_500 {
         let mut world = World::new(seed, seed % 2 == 0);
         world.inquires = seed % 4 < 2;
@@ -464,7 +472,9 @@ fn no_wake_up_is_lost_however_releases_and_registrations_interleave() {
             }
         }
         world.end();
+        rests += world.rests;
     }
+    assert!(rests > 500, "it was about something: {rests}");
 }
 
 /// The locks of a session that ends are gone, and nobody is notified: not of them, nor of what it

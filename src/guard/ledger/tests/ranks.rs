@@ -235,6 +235,10 @@ struct Race {
     /// Grants, in their order.
     order: Vec<usize>,
     tries: usize,
+    /// Notifications that went out, to all of them.
+    told: usize,
+    /// So many of them ask again, as soon as they have let go.
+    stay: usize,
 }
 
 struct Racer {
@@ -265,6 +269,8 @@ impl Race {
             holder: None,
             order: Vec::new(),
             tries: 0,
+            told: 0,
+            stay: racers,
         }
     }
 
@@ -319,6 +325,7 @@ impl Race {
             self.server.sessions[n].said.retain(|message| match message {
                 Message::Notified(by, KeyParameters::Bigint(7)) => {
                     racer.heard.push_back((at, *by));
+                    self.told += 1;
                     false
                 }
                 _ => true,
@@ -336,7 +343,9 @@ impl Race {
             ledger.tick(self.now);
             ledger.release(hold, outcomes);
             self.talk(racer);
-            self.ask(racer);
+            if racer < self.stay {
+                self.ask(racer);
+            }
         }
         for n in 0..self.racers.len() {
             let Racer { ledger, outcomes, heard, .. } = &mut self.racers[n];
@@ -369,7 +378,7 @@ fn nobody_starves_where_all_hear_in_the_same_order_each_time() {
         // The first rounds show who there is.
         race.run(racers * 4);
         race.order.clear();
-        race.tries = 0;
+        (race.tries, race.told) = (0, 0);
         let grants = racers * 40;
         while race.order.len() < grants {
             race.step();
@@ -381,6 +390,31 @@ fn nobody_starves_where_all_hear_in_the_same_order_each_time() {
         assert!(*most <= ratio * least, "of {racers}: {counts:?}");
         // As many as there are processes would try if each notification led to a try.
         let each = race.tries / grants;
-        assert!(racers < 50 || each <= racers * 2 / 3, "{each} tries for each grant, of {racers}");
+        assert!(racers < 50 || each <= racers / 3, "{each} tries for each grant, of {racers}");
+        // And as many as there are others would be notified if all listened all the time.
+        let each = race.told / grants;
+        assert!(racers < 50 || each <= racers / 2, "{each} told for each grant, of {racers}");
+    }
+}
+
+/// Those who rest do not hear that the others have gone. They would rest for too long, each time.
+#[test]
+fn those_who_are_left_of_a_large_crowd_soon_have_the_key_as_fast_as_few() {
+    for (stay, seed) in [(1, 1), (2, 2), (3, 3), (10, 4), (20, 5)] {
+        let mut race = Race::new(50, seed);
+        race.run(50 * 8);
+        race.stay = stay;
+        let left = |race: &mut Race, grants| {
+            race.order.clear();
+            let begin = race.now;
+            while race.order.len() < grants {
+                race.step();
+            }
+            race.now.since(begin)
+        };
+        let first = left(&mut race, 50 + 10 * stay);
+        assert!(first < Duration::from_millis(600), "{stay}: {first:?}");
+        let later = left(&mut race, 100);
+        assert!(later < Duration::from_millis(200), "{stay}: {later:?}");
     }
 }

@@ -95,6 +95,20 @@ fn a_waiter_that_is_notified_asks_as_often_as_one_that_has_just_begun() {
 }
 
 #[test]
+fn a_try_that_is_not_sent_yet_need_not_be_made_twice() {
+    let (mut ledger, mut outcomes) = waiting();
+    ledger.notified(key(7), OTHER, &mut outcomes);
+    ledger.notified(key(7), OTHER, &mut outcomes);
+    answer(&mut ledger, &mut outcomes, false);
+    assert_eq!(ledger.peek_op(), None);
+    ledger.notified(key(7), OTHER, &mut outcomes);
+    let (retry, _) = sent(&mut ledger);
+    ledger.notified(key(7), OTHER, &mut outcomes);
+    ledger.answered(retry, Value::Waits, &mut outcomes).expect("it agrees");
+    assert!(sent(&mut ledger).0.kind.is_try(), "what was let go of behind that one");
+}
+
+#[test]
 fn many_keys_that_others_wait_for_are_remembered() {
     let (mut ledger, ..) = ledger();
     for number in 0..64 {
