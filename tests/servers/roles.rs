@@ -245,6 +245,43 @@ fn a_role_that_may_not_notify_is_told_so_once_a_session() {
     assert_eq!(denials(), 1);
 }
 
+/// A try that fails when it has taken the key, or the slot. What may have been taken goes back by
+/// a statement of its own, which has to ask for nothing but that.
+#[test]
+fn a_role_that_may_not_notify_keeps_its_locks_when_a_try_fails() {
+    let cluster =
+        cluster("REVOKE EXECUTE ON FUNCTION pg_catalog.pg_notify(text, text) FROM PUBLIC");
+    let mut sql = cluster.sql();
+    for name in ["pg_try_advisory_lock", "pg_try_advisory_lock_shared"] {
+        let try_lock = format!("pg_catalog.{name}_as_ever");
+        sql.query(&format!("ALTER FUNCTION pg_catalog.{name}(bigint) RENAME TO {name}_as_ever"));
+        sql.query(&format!(
+            "CREATE FUNCTION pg_catalog.{name}(key bigint) RETURNS boolean LANGUAGE plpgsql AS $$ \
+             BEGIN IF key <> 7 AND current_query() NOT LIKE '%generate_series%' THEN \
+             RETURN {try_lock}(key); END IF; \
+             PERFORM {try_lock}(key); RAISE 'no memory' USING ERRCODE = 'out_of_memory'; END $$"
+        ));
+    }
+    let manager = connect(as_app(&cluster));
+    let kept = lock(&manager, 1);
+    for round in 1..=3 {
+        let results = [
+            manager.acquire(7).try_now(),
+            manager.acquire(7).shared().try_now(),
+            manager.acquire(8).slots(4).try_now(),
+        ];
+        for result in results {
+            let error = result.expect_err("it fails");
+            assert!(error.is_lock_table_full(), "{error}");
+        }
+        assert_eq!(cluster.log().matches("no memory").count(), 3 * round, "it is about this");
+        let taken = || pg_locks_advisory(&mut cluster.sql());
+        wait_until("what is held is left, and no more", LIMIT, || taken().len() == 1);
+        assert!(kept.is_held(), "the session goes on");
+    }
+    assert_eq!(cluster.log().matches("permission denied for function pg_notify").count(), 1);
+}
+
 #[test]
 fn more_locks_than_half_of_the_servers_table_are_warned_about() {
     let small = TempCluster::builder().setting("max_locks_per_transaction", "10");

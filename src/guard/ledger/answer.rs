@@ -59,10 +59,7 @@ impl Ledger {
             // The gate is ours from the answer that says so until it is dropped, once; an opening
             // that was denied has not been run. What has taken it away would take the key as well.
             OpKind::DropGate if value != Value::Yes => return Err(Disagreement),
-            OpKind::Clear(_) => {
-                self.note_told(entry, value)?;
-                self.cleared(entry, sink)?;
-            }
+            OpKind::Clear(_) => self.cleared(entry, value, sink)?,
             OpKind::Enlist => self.enlisted(entry, value),
             OpKind::Wake => self.track(entry),
             // Whether it was registered matters to nobody any more.
@@ -289,7 +286,12 @@ impl Ledger {
         }
     }
 
-    fn cleared(&mut self, entry: u32, sink: &mut impl Sink) -> Result<(), Disagreement> {
+    fn cleared(
+        &mut self,
+        entry: u32,
+        value: Value,
+        sink: &mut impl Sink,
+    ) -> Result<(), Disagreement> {
         let state = &self.entries[entry as usize];
         let (Attempt::Reconciling, Some(ticket)) = (state.attempt, state.attempted()) else {
             return Err(Disagreement);
@@ -302,6 +304,12 @@ impl Ledger {
         state.gate = false;
         if state.holders == 0 {
             state.held = Held::Nothing;
+        }
+        match value {
+            // Others may have found it taken.
+            Value::Told => self.wake(entry),
+            Value::Quiet => {}
+            _ => return Err(Disagreement),
         }
         self.conclude(ticket, sink, |sink| sink.failed(ticket, error));
         self.advance(entry, sink);
@@ -360,7 +368,12 @@ impl Ledger {
                     self.push_op(Op::new(OpKind::Delist, entry));
                 }
             }
-            (OpKind::Wake, _) => self.drop_if_unused(entry),
+            (OpKind::Wake, _) => {
+                if is_denied {
+                    self.tell_no_more(&[0, 1]);
+                }
+                self.drop_if_unused(entry);
+            }
             _ => return Err(Disagreement),
         }
         Ok(())
@@ -385,8 +398,13 @@ impl Ledger {
     /// A statement was not run, because one before it in its batch failed: send it again, before
     /// everything that is newer.
     pub(crate) fn skipped(&mut self, mut op: Op) {
-        if op.kind == OpKind::Enlist && !self.is_still_to_enlist(op.entry) {
+        let is_moot = match op.kind {
             // It was taken back meanwhile: sent now, it would come behind that.
+            OpKind::Enlist => !self.is_still_to_enlist(op.entry),
+            OpKind::Wake => !self.may_tell(op.entry),
+            _ => false,
+        };
+        if is_moot {
             self.finish_op(op);
             return self.drop_if_unused(op.entry);
         }

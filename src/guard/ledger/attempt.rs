@@ -338,14 +338,21 @@ impl Ledger {
     pub(super) fn let_go_denied(&mut self, op: Op) {
         let Some(kind) = op.kind.plain() else { return };
         if op.kind != OpKind::Downgrade {
-            let space = self.space_of(op.entry);
-            self.permits.may_tell[space] = false;
-            for at in 0..self.outbox.len() {
-                self.outbox[at] = self.permitted(self.outbox[at]);
-            }
+            self.tell_no_more(&[self.space_of(op.entry)]);
         }
         self.entries[op.entry as usize].ops += 1;
         self.resend(Op { kind, ..op });
+    }
+
+    /// What is queued goes the plain way, too. Of those who are to be woken nobody is: that is
+    /// denied once more at most, and what is skipped then is dropped.
+    pub(super) fn tell_no_more(&mut self, spaces: &[usize]) {
+        for space in spaces {
+            self.permits.may_tell[*space] = false;
+        }
+        for at in 0..self.outbox.len() {
+            self.outbox[at] = self.permitted(self.outbox[at]);
+        }
     }
 
     /// Lets go once more of what may not have been let go of; nothing else of the key is under way.

@@ -40,7 +40,7 @@ pub(crate) enum OpKind {
     ReleaseSlot(u16),
     /// Make an exclusive hold a shared one; somebody waits for the answer.
     Downgrade,
-    /// After a failure: let go of whatever the failed try may have taken (I2).
+    /// After a failure: let go of whatever the failed try may have taken (I2). Tells nobody.
     Clear(Want),
     /// Register as a waiter without trying; if that fails, the key is polled.
     Enlist,

@@ -19,9 +19,10 @@ pub enum Value {
     WaitsGated,
     /// Not granted, and not registered: just then somebody looked whether there are waiters.
     Probed,
-    /// Released, and nobody waits elsewhere.
+    /// Released, and nobody waits elsewhere. Of what clears up: there was nothing to let go of.
     Quiet,
-    /// Released, and those who wait are notified when the batch is over.
+    /// Released, and those who wait are notified when the batch is over. Of what clears up: there
+    /// was something, and they are still to be notified.
     Told,
     /// This slot was granted.
     Slot(u16),

@@ -50,7 +50,7 @@ pub enum Statement {
     /// Notifies once more: the first time was lost with its batch.
     Wake(KeyParameters),
     /// After a failure: lets go of whatever this session may have of the key and beside it, and
-    /// notifies if somebody waits.
+    /// says whether there was anything. Notifies nobody: the role may not be allowed to.
     Clear(KeyParameters),
     /// The same of a key that was asked for in shared mode.
     ClearShared(KeyParameters),

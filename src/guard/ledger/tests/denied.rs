@@ -115,6 +115,63 @@ fn a_gate_is_opened_without_a_word_once_telling_was_denied() {
     assert!(ledger.is_empty());
 }
 
+/// A try that fails may have taken what it asked for. It is given back without a word, and who may
+/// have found it taken is told by a statement of its own, which may be denied.
+#[test]
+fn what_a_failed_try_has_taken_goes_back_whether_the_role_may_tell_or_not() {
+    for want in [Want::Exclusive, Want::Shared, Want::Slot(4)] {
+        let (mut ledger, mut outcomes) = ledger();
+        let clear = |ledger: &mut Ledger, outcomes: &mut Outcomes| {
+            let wish = Wish { want, fenced: false };
+            ledger.request(ticket(0), key(7), wish, Mode::Try, outcomes);
+            let (op, _) = sent(ledger);
+            let error = Error::LockTableFull { key: key(7) };
+            ledger.failed(op, error, outcomes).expect("the session goes on");
+            ledger.synced();
+            let (op, statement) = sent(ledger);
+            assert_eq!(op.kind, OpKind::Clear(want));
+            assert!(!statement.definition().query.contains("pg_notify"), "{statement:?}");
+            ledger.answered(op, Value::Told, outcomes).expect("it agrees");
+            assert!(matches!(outcomes.failed.pop(), Some((_, Error::LockTableFull { .. }))));
+        };
+        clear(&mut ledger, &mut outcomes);
+        assert_eq!(answer(&mut ledger, &mut outcomes, true), OpKind::Wake);
+        ledger.synced();
+        assert!(ledger.is_empty());
+        clear(&mut ledger, &mut outcomes);
+        deny(&mut ledger, &mut outcomes, OpKind::Wake);
+        assert!(ledger.is_empty());
+        clear(&mut ledger, &mut outcomes);
+        assert!(ledger.is_empty() && ledger.peek_op().is_none(), "it is not asked for again");
+    }
+}
+
+#[test]
+fn nobody_is_told_who_was_to_be_told_behind_what_was_denied() {
+    let (mut ledger, mut outcomes) = ledger();
+    for slot in 0..2 {
+        ledger.request(ticket(slot), key(slot.into()), Wish::PLAIN, Mode::Try, &mut outcomes);
+    }
+    for (op, _) in [sent(&mut ledger), sent(&mut ledger)] {
+        let error = Error::LockTableFull { key: key(7) };
+        ledger.failed(op, error, &mut outcomes).expect("the session goes on");
+        ledger.synced();
+    }
+    for (op, _) in [sent(&mut ledger), sent(&mut ledger)] {
+        ledger.answered(op, Value::Told, &mut outcomes).expect("it agrees");
+    }
+    let (denied, skipped) = (sent(&mut ledger).0, sent(&mut ledger).0);
+    assert_eq!([denied.kind, skipped.kind], [OpKind::Wake; 2]);
+    let sqlstate = crate::error::SqlState::new(*b"42501");
+    let error = Error::Server { sqlstate, message: "permission denied".into() };
+    ledger.failed(denied, error, &mut outcomes).expect("the session goes on");
+    ledger.skipped(skipped);
+    ledger.synced();
+    assert!(ledger.is_empty() && ledger.peek_op().is_none());
+    take_and_release(&mut ledger, &mut outcomes, Key::Pair(1, 2), Want::Exclusive);
+    assert_eq!(answer(&mut ledger, &mut outcomes, true), OpKind::Unlock, "nor in the other space");
+}
+
 /// The session holds it in both modes for a moment, and never in none.
 #[test]
 fn a_downgrade_that_is_denied_shares_the_key_and_then_gives_the_rest_back() {

@@ -120,6 +120,8 @@ fn a_release_and_a_try_of_one_key_that_fail_both_leave_nothing() {
     assert_eq!(clear, OpKind::Clear(Want::Exclusive));
     assert!(matches!(outcomes.failed[..], [(t, _)] if t == ticket(1)));
     ledger.synced();
+    assert_eq!(answer(&mut ledger, &mut outcomes, true), OpKind::Wake);
+    ledger.synced();
     assert_eq!(answer(&mut ledger, &mut outcomes, false), OpKind::Unlock);
     assert_eq!(answer(&mut ledger, &mut outcomes, true), OpKind::Wake);
     ledger.synced();

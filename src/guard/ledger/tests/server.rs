@@ -364,9 +364,6 @@ impl Server {
             other => panic!("no model of {other:?}"),
         };
         released |= self.unshare(session, companion::waiters(owner));
-        if released {
-            self.sessions[session].notifies.push(owner);
-        }
         if released { Value::Told } else { Value::Quiet }
     }
 
