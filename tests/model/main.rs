@@ -38,7 +38,8 @@
 //!   (`leadership_passes_among_four_callers`, `a_poll_lingers_while_others_come`)
 //! * the look at the queue after leaving, of a caller or of the thread: a request lies in the queue
 //!   (`leadership_passes_between_callers_of_different_keys`)
-//! * the next driver is woken by who leaves: an answer that nobody reads (the same)
+//! * the next driver is woken by who leaves, after it has left: an answer that nobody reads (the
+//!   same)
 //! * the thread is called if answers are waited for, or if it is away: an answer that is read late
 //!   (`leadership_passes_among_four_callers`)
 //! * the thread is called for an earlier deadline: a timer that is late (the same)
@@ -64,9 +65,12 @@
 //! * a call unparks, or wakes the event loop: the same
 //! * the queue's flag is cleared under its lock: a request in the queue
 //!
-//! Two that are not found, for they break nothing that is promised: the thread does not wake the
-//! caller that could take over, but reads the answer itself; and a release that rides is not
-//! looked for, since the thread has its turn anyway once no caller has read for one pause.
+//! Not found, for it breaks nothing that is promised: that the thread does not wake the caller that
+//! could take over (it reads the answer itself), and that it does not look for releases that ride
+//! (it has its turn anyway once no caller has read for one pause). Not found either, for no
+//! scenario leads there often enough: that `leave` does not look after what others have queued when
+//! a task comes back at once (`for_good`), and that `sleeps_until` is told after the thread has
+//! left the seat.
 //!
 //! # More schedules
 //!
@@ -76,7 +80,7 @@
     // Of the library's files only a part is used here, and their unit tests are not run.
     dead_code,
     unused_imports,
-    // Their public items are public in the library only, which is where they have to be documented.
+    // Their public items are public in the library only, which is where they are documented.
     unreachable_pub,
     missing_docs,
     // What is public in the library is not to this lint here.
