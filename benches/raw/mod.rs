@@ -3,18 +3,14 @@
 //! went wrong.
 //!
 //! It can also send a release together with the next request, and wait inside the server, in the
-//! queue that every advisory lock has there. And it can do what no library that keeps its word can
-//! do without: release by the statement that looks for waiters, and sleep where a descriptor beside
-//! the socket would wake it ([`RawSession::watchful`]).
+//! queue that every advisory lock has there. And it can release by the library's own statements,
+//! which look for waiters ([`RawSession::careful`]).
 #![allow(dead_code, reason = "each bench uses a part of it")]
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// A session that is ready and prepared.
 pub(crate) struct RawSession<S = TcpStream> {
@@ -22,11 +18,13 @@ pub(crate) struct RawSession<S = TcpStream> {
     lock: Vec<u8>,
     unlock: Vec<u8>,
     wait: Vec<u8>,
+    /// A release and the next request, where its two keys are, and what it answers.
+    both: Vec<u8>,
+    both_keys: [usize; 2],
+    both_reply: (usize, &'static [(usize, u8)]),
     reply: [u8; 256],
     /// What a release that was in order answers.
     unlocked: u8,
-    /// Both ends of what would wake it, so that it never does.
-    watch: Option<(UnixStream, UnixStream)>,
 }
 
 impl RawSession {
@@ -46,21 +44,37 @@ impl RawSession<UnixStream> {
     }
 }
 
-impl<S: Read + Write + AsFd> RawSession<S> {
+impl<S: Read + Write> RawSession<S> {
     fn over(socket: S) -> Self {
         let [lock, unlock, wait] = [b"t", b"u", b"w"].map(|name| statement(name, 0));
-        let (unlocked, watch) = (1, None);
-        let mut session = Self { socket, lock, unlock, wait, reply: [0; 256], unlocked, watch };
+        // In one write, and with one Sync.
+        let second = unlock.len() - SYNC;
+        let both = [&unlock[..second], &lock].concat();
+        let mut session = Self {
+            socket,
+            lock,
+            unlock,
+            wait,
+            both,
+            both_keys: [KEY_AT, second + KEY_AT],
+            both_reply: (2 * reply_length(TRUE) - READY, TWO_VALUES),
+            reply: [0; 256],
+            unlocked: 1,
+        };
         session.start();
         session
     }
 
-    /// The same with the release that looks for waiters, as the library has it, and with a sleep
-    /// before each read that something else could end.
-    pub(crate) fn watchful(mut self) -> Self {
-        self.unlock = bound(b"r", 0, &[&[1, 2, 3, 4], &[5, 6, 7, 8]]);
+    /// The same with the statements of the library, which look for waiters: one that releases, and
+    /// one that releases and then asks.
+    pub(crate) fn careful(mut self) -> Self {
+        let waiters: [&[u8]; 2] = [&[1, 2, 3, 4], &[5, 6, 7, 8]];
+        self.unlock = bound(b"r", 0, &waiters);
         self.unlocked = b'q';
-        self.watch = Some(UnixStream::pair().expect("two descriptors"));
+        self.both = bound(b"x", 0, &[waiters[0], waiters[1], &[0; 8]]);
+        // Two integers, each with its length, and the length of the second key.
+        self.both_keys = [KEY_AT, KEY_AT + 8 + 2 * 8 + 4];
+        self.both_reply = (reply_length(TRUE), &[(VALUE, b'Q')]);
         self
     }
 
@@ -70,22 +84,20 @@ impl<S: Read + Write + AsFd> RawSession<S> {
         self.unlock(key);
     }
 
-    /// So many cycles, where each release goes out in one write with the next request, and with one
-    /// Sync: one round trip each, and one more for the last release.
+    /// So many cycles, where each release goes out together with the next request: one round trip
+    /// each, and one more for the last release.
     pub(crate) fn riding_cycles(&mut self, key: i64, count: u32) {
-        let mut both = self.unlock[..self.unlock.len() - SYNC].to_vec();
-        let second = both.len();
-        both.extend_from_slice(&self.lock);
-        for at in [0, second] {
-            both[at + KEY_AT..at + KEY_AT + 8].copy_from_slice(&key.to_be_bytes());
+        for at in self.both_keys {
+            self.both[at..at + 8].copy_from_slice(&key.to_be_bytes());
         }
-        let first_reply = reply_length(TRUE) - READY;
+        let (length, values) = self.both_reply;
         self.try_lock(key);
         for _ in 1..count {
-            self.socket.write_all(&both).expect("the server listens");
-            self.read(first_reply + reply_length(TRUE));
-            let values = [VALUE, first_reply + VALUE].map(|at| self.reply[at]);
-            assert_eq!(values, [self.unlocked, 1], "it was held, and it was free");
+            self.socket.write_all(&self.both).expect("the server listens");
+            self.read(length);
+            for (at, value) in values {
+                assert_eq!(self.reply[*at], *value, "it was held, and it was free");
+            }
         }
         self.unlock(key);
     }
@@ -119,20 +131,11 @@ impl<S: Read + Write + AsFd> RawSession<S> {
     fn read(&mut self, length: usize) {
         let mut got = 0;
         while got < length {
-            self.sleep();
             let count = self.socket.read(&mut self.reply[got..]).expect("the server answers");
             assert_ne!(count, 0, "the server has gone");
             got += count;
         }
         assert_eq!(got, length, "the server answers what was asked");
-    }
-
-    fn sleep(&self) {
-        let Some((watch, _)) = &self.watch else { return };
-        let mut both =
-            [PollFd::new(&self.socket, PollFlags::IN), PollFd::new(watch, PollFlags::IN)];
-        let limit = Timespec { tv_sec: 3, tv_nsec: 0 };
-        poll(&mut both, Some(&limit)).expect("two descriptors");
     }
 
     /// Takes that many keys in a row, in one statement.
@@ -154,6 +157,7 @@ impl<S: Read + Write + AsFd> RawSession<S> {
         bytes.extend(message(b'P', b"u\0SELECT pg_advisory_unlock($1)\0\0\x01\0\0\0\x14"));
         bytes.extend(message(b'P', b"w\0SELECT pg_advisory_lock($1)\0\0\x01\0\0\0\x14"));
         bytes.extend(message(b'P', RELEASE));
+        bytes.extend(message(b'P', SWAP));
         bytes.extend(message(b'S', b""));
         self.socket.write_all(&bytes).expect("the server listens");
         self.read_until_ready();
@@ -181,12 +185,24 @@ const RELEASE: &[u8] = b"r\0SELECT CASE WHEN NOT pg_advisory_unlock($1) THEN 'n'
     THEN 'q'::\"char\" ELSE 'x' END WHEN pg_notify('distlock_' || ($3 & 7), $1::text) IS NULL \
     THEN 'x' ELSE 'k' END\0\0\x03\0\0\0\x14\0\0\0\x17\0\0\0\x17";
 
+/// The same, and then a try (the same file).
+const SWAP: &[u8] = b"x\0SELECT CASE WHEN NOT pg_advisory_unlock($1) THEN 'n'::\"char\" \
+    WHEN pg_try_advisory_lock($2, $3) \
+    THEN CASE WHEN NOT pg_advisory_unlock($2, $3) THEN 'x'::\"char\" \
+    WHEN pg_try_advisory_lock($4) THEN 'Q' ELSE 'q' END \
+    WHEN pg_notify('distlock_' || ($3 & 7), $1::text) IS NULL THEN 'x' \
+    WHEN pg_try_advisory_lock($4) THEN 'K' ELSE 'k' END\0\
+    \0\x04\0\0\0\x14\0\0\0\x17\0\0\0\x17\0\0\0\x14";
+
 /// The one column of a row, in the binary format (`void` has no bytes).
 const TRUE: &[u8] = &[1];
 const VOID: &[u8] = &[];
 
 /// Where the column is in a reply: BindComplete, DataRow, CommandComplete and ReadyForQuery.
 const VALUE: usize = 16;
+
+/// Those of a release and a request that share a Sync.
+const TWO_VALUES: &[(usize, u8)] = &[(VALUE, 1), (reply_length(TRUE) - READY + VALUE, 1)];
 
 /// The length of Sync, and that of ReadyForQuery.
 const SYNC: usize = 5;

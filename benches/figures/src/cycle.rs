@@ -115,12 +115,12 @@ fn entrants() -> Vec<Entrant> {
     add("(again) raw tcp".into(), Box::new(|s, key| Box::new(Raw::tcp(s, key, false))));
     add("(floor) raw tcp, riding".into(), Box::new(|s, key| Box::new(Raw::tcp(s, key, true))));
     add(
-        "(floor) raw tcp, riding, watchful".into(),
-        Box::new(|s, key| Box::new(Raw::tcp(s, key, true).watchful())),
+        "(floor) raw tcp, riding, careful".into(),
+        Box::new(|s, key| Box::new(Raw::tcp(s, key, true).careful())),
     );
     add(
-        "(floor) raw tcp, awaited, watchful".into(),
-        Box::new(|s, key| Box::new(Raw::tcp(s, key, false).watchful())),
+        "(floor) raw tcp, awaited, careful".into(),
+        Box::new(|s, key| Box::new(Raw::tcp(s, key, false).careful())),
     );
     add(
         "(joined) tokio-postgres, current-thread".into(),
@@ -134,8 +134,8 @@ fn entrants() -> Vec<Entrant> {
     add("(again) raw unix".into(), Box::new(|s, key| Box::new(Raw::unix(s, key, false))));
     add("(floor) raw unix, riding".into(), Box::new(|s, key| Box::new(Raw::unix(s, key, true))));
     add(
-        "(floor) raw unix, riding, watchful".into(),
-        Box::new(|s, key| Box::new(Raw::unix(s, key, true).watchful())),
+        "(floor) raw unix, riding, careful".into(),
+        Box::new(|s, key| Box::new(Raw::unix(s, key, true).careful())),
     );
     all
 }

@@ -2,7 +2,6 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
 use super::{Client, Server};
@@ -29,10 +28,10 @@ impl Raw<UnixStream> {
     }
 }
 
-impl<S: Read + Write + AsFd> Raw<S> {
-    /// Releases and sleeps as the library has to.
-    pub(crate) fn watchful(self) -> Self {
-        Self { session: self.session.watchful(), ..self }
+impl<S: Read + Write> Raw<S> {
+    /// Releases by the library's statements.
+    pub(crate) fn careful(self) -> Self {
+        Self { session: self.session.careful(), ..self }
     }
 
     /// Takes other keys, to keep them.
@@ -41,7 +40,7 @@ impl<S: Read + Write + AsFd> Raw<S> {
     }
 }
 
-impl<S: Read + Write + AsFd> Client for Raw<S> {
+impl<S: Read + Write> Client for Raw<S> {
     fn cycles(&mut self, count: u32) {
         if self.rides {
             return self.session.riding_cycles(self.key, count);
