@@ -293,8 +293,7 @@ impl Slots {
             state.waiter = waiter;
             Ticket { slot, generation: state.generation }
         };
-        board.queue.push_back(Submission::Request(ticket));
-        self.pending.store(true, Ordering::SeqCst);
+        self.queue(board, Submission::Request(ticket));
         ticket
     }
 
@@ -330,8 +329,7 @@ impl Slots {
         let phase = std::mem::replace(&mut state.phase, Phase::Abandoned);
         let waiter = state.waiter.take();
         drop(state);
-        board.queue.push_back(Submission::Abandon(ticket));
-        self.pending.store(true, Ordering::SeqCst);
+        self.queue(&mut board, Submission::Abandon(ticket));
         drop(board);
         drop((phase, waiter));
         None
@@ -354,11 +352,18 @@ impl Slots {
             has_any = true;
             // Once closed, the session is over and with it the lock.
             if !board.closed {
-                board.queue.push_back(Submission::Release(hold));
-                self.pending.store(true, Ordering::SeqCst);
+                self.queue(&mut board, Submission::Release(hold));
             }
         }
         has_any
+    }
+
+    fn queue(&self, board: &mut Board, submission: Submission) {
+        board.queue.push_back(submission);
+        // Both change under the board's lock only: if it is set, this will be found with the rest.
+        if !self.pending.load(Ordering::Relaxed) {
+            self.pending.store(true, Ordering::SeqCst);
+        }
     }
 
     /// Makes the slot's owner look at its context again. One poke too many does no harm.

@@ -223,7 +223,9 @@ impl Shared {
                 None => self.sleep_with_seat(seat, ticket, now, alarm),
             };
             if reading != Reading::Nothing {
-                self.reads.fetch_add(1, Ordering::SeqCst);
+                // Written by who has the seat only.
+                let reads = self.reads.load(Ordering::Relaxed);
+                self.reads.store(reads.wrapping_add(1), Ordering::Release);
             }
             // Read once for the turn and for what comes after it.
             now = Time::now();

@@ -114,7 +114,11 @@ impl Guard {
         // Written after every lost lock was marked, so that a new session's lease covers none of
         // them; the order is what `Node::cause_now` relies on (I8).
         shared.home.believe(self.core.lease_until());
-        shared.wanted.store(self.core.is_wanted(), Ordering::SeqCst);
+        let wanted = self.core.is_wanted();
+        // Written under the seat's lock only.
+        if shared.wanted.load(Ordering::Relaxed) != wanted {
+            shared.wanted.store(wanted, Ordering::SeqCst);
+        }
     }
 
     /// When the next turn is due at the latest.
