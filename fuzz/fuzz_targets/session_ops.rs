@@ -14,9 +14,8 @@ mod server;
 use distlock::proto::fault::Fault;
 use distlock::proto::frontend::KeyParameters;
 use distlock::proto::session::{Event, Refused, Session, SessionLimits};
-use distlock::proto::statement::Statement;
-use distlock_fuzz::script::statement;
-use distlock_fuzz::statements::describe;
+use distlock::proto::statement::{Run, Statement, Swap};
+use distlock_fuzz::script::{Call, call};
 use distlock_fuzz::{ANY_METHOD, Input, check_text, handshake, startup};
 use libfuzzer_sys::fuzz_target;
 use model::Model;
@@ -40,6 +39,8 @@ struct Harness {
     limits: SessionLimits,
     model: Model,
     server: Server,
+    /// What the server has sent and the session has not got yet.
+    late: Vec<u8>,
     next: u64,
     /// Whether the server has kept to the protocol and we to the order of calls.
     is_clean: bool,
@@ -59,13 +60,14 @@ impl Harness {
             limits,
             model: Model::new(limits),
             server: Server::default(),
+            late: Vec::new(),
             next: 0,
             is_clean: mode & 0x80 != 0,
             has_failed: false,
         };
         if harness.is_clean {
             harness.feed(&handshake());
-            harness.poll();
+            while harness.poll() {}
             harness.take(usize::MAX);
             assert!(harness.session.is_ready(), "{}", harness.session.state());
         }
@@ -74,8 +76,8 @@ impl Harness {
 
     fn operate(&mut self, input: &mut Input<'_>) {
         match input.u8() % 8 {
-            0 => match statement(input.u8(), input.u8()) {
-                Some(statement) => self.submit(&statement),
+            0 => match call(input.u8(), input.u8()) {
+                Some(call) => self.submit(&call),
                 None => self.sync(),
             },
             1 => self.sync(),
@@ -90,11 +92,19 @@ impl Harness {
                 // A server keeps its replies until the Sync; only errors are sent at once, and
                 // the callers of a session close their batches before they read.
                 self.is_clean &= self.server.is_batch_closed();
-                let bytes = self.server.reply(input.u8(), input.u8());
+                let (answer, how) = (input.u8(), input.u8());
+                let mut bytes = self.server.reply(answer, how);
                 self.is_clean &= self.server.is_honest();
+                // Its end may come with what comes next.
+                let late = if how & server::LATE == 0 { 0 } else { usize::from(answer) + 1 };
+                let late = bytes.split_off(bytes.len().saturating_sub(late));
                 self.feed(&bytes);
+                self.late = late;
             }
-            4 | 5 => self.poll(),
+            4 => while self.poll() {},
+            5 => {
+                self.poll();
+            }
             6 => self.derive(u32::from(input.u8())),
             _ => {
                 let count = usize::from(input.u8()) + 1;
@@ -104,17 +114,17 @@ impl Harness {
         self.check();
     }
 
-    fn submit(&mut self, statement: &Statement) {
-        let description = describe(statement);
+    fn submit(&mut self, call: &Call) {
+        let description = call.describe();
         let expected = match self.session.is_ready() {
-            true => self.model.may_submit(&description, self.session.output().len()),
+            true => self.model.may_submit(call, &description, self.session.output().len()),
             false => Err(Refused::Busy),
         };
-        assert_eq!(self.session.submit(statement, self.next), expected);
+        assert_eq!(call.submit(&mut self.session, self.next), expected);
         if expected.is_ok() {
-            let is_parsed = self.model.submitted(self.next, statement, &description);
+            let is_parsed = self.model.submitted(self.next, call, &description);
             self.server.submitted(&description, is_parsed);
-            self.next += 1;
+            self.next += call.tickets();
         }
     }
 
@@ -135,10 +145,12 @@ impl Harness {
         }
     }
 
-    fn feed(&mut self, mut bytes: &[u8]) {
+    fn feed(&mut self, bytes: &[u8]) {
+        let all = [&std::mem::take(&mut self.late)[..], bytes].concat();
+        let mut bytes = &all[..];
         while !bytes.is_empty() && !self.has_failed {
             if self.session.space().is_empty() {
-                self.poll();
+                while self.poll() {}
                 self.derive(u32::MAX);
                 continue;
             }
@@ -152,23 +164,24 @@ impl Harness {
         }
     }
 
-    fn poll(&mut self) {
-        loop {
-            match self.session.poll_event() {
-                Ok(Some(event)) => {
-                    assert!(!self.has_failed, "an event after the end: {event:?}");
-                    match event {
-                        Event::Ready(_) => self.model.ready(self.session.output().len()),
-                        event => self.model.happened(&event),
-                    }
+    /// Takes an event; false when there is none.
+    fn poll(&mut self) -> bool {
+        match self.session.poll_event() {
+            Ok(Some(event)) => {
+                assert!(!self.has_failed, "an event after the end: {event:?}");
+                match event {
+                    Event::Ready(_) => self.model.ready(self.session.output().len()),
+                    event => self.model.happened(&event),
                 }
-                Ok(None) => {
-                    assert!(!self.has_failed, "the error is forgotten");
-                    return self.model.polled();
-                }
-                Err(fault) => return self.failed(&fault),
+                return true;
             }
+            Ok(None) => {
+                assert!(!self.has_failed, "the error is forgotten");
+                self.model.polled();
+            }
+            Err(fault) => self.failed(&fault),
         }
+        false
     }
 
     fn derive(&mut self, rounds: u32) {
@@ -183,8 +196,13 @@ impl Harness {
         assert!(!self.is_clean, "an error without a reason: {fault}");
         self.has_failed = true;
         assert!(!self.session.is_ready() && !self.session.is_deriving());
-        let statement = Statement::TryLock(KeyParameters::Bigint(0));
-        assert_eq!(self.session.submit(&statement, 0), Err(Refused::Busy));
+        for call in [
+            Call::One(Statement::TryLock(KeyParameters::Bigint(0))),
+            Call::Run(Run::TryLock, vec![0, 1]),
+            Call::Swap(Swap { release: 0, try_lock: 0 }),
+        ] {
+            assert_eq!(call.submit(&mut self.session, 0), Err(Refused::Busy));
+        }
         assert_eq!(self.session.sync(0), Err(Refused::Busy));
     }
 
@@ -205,13 +223,14 @@ impl Harness {
     }
 
     fn finish(mut self) {
-        self.poll();
+        self.feed(&[]);
+        while self.poll() {}
         self.check();
         if self.is_clean && self.server.is_batch_closed() {
             while !self.server.is_idle() {
                 let bytes = self.server.reply(0, server::NO_FAULT);
                 self.feed(&bytes);
-                self.poll();
+                while self.poll() {}
             }
             assert_eq!(self.model.unanswered(), 0, "answers that were never told");
         }

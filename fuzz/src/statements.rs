@@ -1,10 +1,10 @@
 //! A second description of the statements of a ready session: how each is sent, and what it may
-//! answer. Written from sections 4.4, 4.12 and 4.13 of `proto_notes.md` and from what the texts
-//! select, without the library's; the texts themselves are not repeated.
+//! answer. Written from sections 4.4, 4.6, 4.12 and 4.13 of `proto_notes.md` and from what the
+//! texts select, without the library's; the texts themselves are not repeated.
 
 use distlock::proto::frontend::KeyParameters;
 use distlock::proto::listing::Listing;
-use distlock::proto::statement::{Slots, Statement, Token, Value};
+use distlock::proto::statement::{Run, Slots, Statement, Swap, Token, Value};
 
 use crate::{data_row, listing};
 
@@ -15,8 +15,10 @@ pub struct Description {
     pub preparation: Preparation,
     /// Its parameters: each one's type and its value in binary.
     pub parameters: Vec<(i32, Vec<u8>)>,
-    /// Its row.
+    /// Its row, or each of its rows.
     pub row: Row,
+    /// How many rows it has.
+    pub rows: usize,
     /// Whether it shares its Sync with no other.
     pub is_alone: bool,
     /// Whether it counts only with the ReadyForQuery, and a warning before that makes it fail.
@@ -44,6 +46,8 @@ pub enum Row {
     Boolean,
     /// One of these letters.
     Letter(&'static str),
+    /// A letter for a release and a try: `q` or `k`, in upper case where the try was granted.
+    Swapped,
     /// An `integer`: a slot of so many, or -1 for none.
     Slot(u16),
     /// The same, or -2 for the letter `r`.
@@ -59,6 +63,8 @@ pub enum Row {
 pub enum Told {
     /// What is passed on with the answer.
     Value(Value),
+    /// The same of two tickets.
+    Both([Value; 2]),
     /// Who holds a key.
     Listing(Listing),
 }
@@ -117,6 +123,46 @@ pub fn describe(statement: &Statement) -> Description {
     }
 }
 
+/// The description of several of a kind that are one statement: arrays of what each has.
+pub fn describe_run(run: Run, keys: &[i64]) -> Description {
+    let one = |key: &i64| match run {
+        Run::TryLock => describe(&Statement::TryLock(KeyParameters::Bigint(*key))),
+        Run::Release => describe(&Statement::Release(KeyParameters::Bigint(*key))),
+    };
+    let (name, columns) = match run {
+        Run::TryLock => ("tm", 1),
+        Run::Release => ("rm", 3),
+    };
+    let rows: Vec<Description> = keys.iter().map(one).collect();
+    let parameters = (0..columns)
+        .map(|column| {
+            let values = rows.iter().map(|row| row.parameters[column].clone()).collect();
+            array(values, if column == 0 { 20 } else { 23 })
+        })
+        .collect();
+    let row = if run == Run::TryLock { Row::Boolean } else { Row::Letter("qk") };
+    Description { rows: keys.len(), ..named(name, parameters, row) }
+}
+
+/// The description of a release and a try that are one statement.
+pub fn describe_swap(swap: Swap) -> Description {
+    let [release, tried] = [swap.release, swap.try_lock].map(KeyParameters::Bigint);
+    let parameters = [of(release), of(waiters(release)), of(tried)].concat();
+    named("x", parameters, Row::Swapped)
+}
+
+/// An array in one dimension of values of one type, none of them NULL.
+fn array(values: Vec<(i32, Vec<u8>)>, oid: i32) -> (i32, Vec<u8>) {
+    let of_arrays = if oid == 20 { 1_016 } else { 1_007 };
+    let head = [1, 0, oid, values.len() as i32, 1];
+    let mut bytes: Vec<u8> = head.iter().flat_map(|number| number.to_be_bytes()).collect();
+    for (_, value) in values {
+        bytes.extend((value.len() as i32).to_be_bytes());
+        bytes.extend(value);
+    }
+    (of_arrays, bytes)
+}
+
 /// Of a key, and of so many of the keys beside it.
 fn of_key(names: [&'static str; 2], key: KeyParameters, beside: usize, row: Row) -> Description {
     let keys = [key, waiters(key), gate(key)];
@@ -140,12 +186,13 @@ fn of_slots(name: &'static str, slots: &Slots, row: Row) -> Description {
 
 fn named(name: &'static str, parameters: Vec<(i32, Vec<u8>)>, row: Row) -> Description {
     let preparation = Preparation::Named(name);
-    Description { preparation, parameters, row, is_alone: false, commits: false }
+    Description { preparation, parameters, row, rows: 1, is_alone: false, commits: false }
 }
 
 fn unnamed(parameters: Vec<(i32, Vec<u8>)>, row: Row) -> Description {
     let preparation = Preparation::Never;
-    Description { preparation, parameters, row, is_alone: true, commits: false }
+    let rows = usize::from(row != Row::None);
+    Description { preparation, parameters, row, rows, is_alone: true, commits: false }
 }
 
 fn of(key: KeyParameters) -> Vec<(i32, Vec<u8>)> {
@@ -217,8 +264,25 @@ impl Description {
     /// The messages of its reply up to CommandComplete.
     pub fn reply(&self) -> Vec<u8> {
         let parsed = matches!(self.preparation, Preparation::Never).then_some(b'1');
-        let row = (self.row != Row::None).then_some(b'D');
-        parsed.into_iter().chain([b'2']).chain(row).chain([b'C']).collect()
+        let rows = std::iter::repeat_n(b'D', self.rows);
+        parsed.into_iter().chain([b'2']).chain(rows).chain([b'C']).collect()
+    }
+
+    /// The reply in parts, each of which ends with what tells the outcome of a ticket, or of both:
+    /// a row, and the CommandComplete with the last of them.
+    pub fn parts(&self) -> Vec<Vec<u8>> {
+        let mut parts = vec![Vec::new()];
+        let mut left = self.rows;
+        for tag in self.reply() {
+            parts.last_mut().expect("one").push(tag);
+            if tag == b'D' {
+                left -= 1;
+                if left > 0 {
+                    parts.push(Vec::new());
+                }
+            }
+        }
+        parts
     }
 }
 
@@ -244,6 +308,7 @@ impl Row {
                 [letter] if letters.contains(char::from(letter)) => Some(meaning(letter)),
                 _ => None,
             },
+            Self::Swapped => return swapped(column).map(Told::Both).ok_or(Wrong::Malformed),
             Self::Slot(count) => slot(column, count, false),
             Self::RegisteredSlot(count) => slot(column, count, true),
             Self::Listing => {
@@ -263,6 +328,7 @@ impl Row {
                 let letter = letters.as_bytes()[usize::from(choice) % letters.len()];
                 data_row(&[&[letter]])
             }
+            Self::Swapped => data_row(&[&[b"qQkK"[usize::from(choice % 4)]]]),
             Self::Slot(count) => data_row(&[&(several(i32::from(count) + 1) - 1).to_be_bytes()]),
             Self::RegisteredSlot(count) => {
                 data_row(&[&(several(i32::from(count) + 2) - 2).to_be_bytes()])
@@ -287,6 +353,16 @@ fn meaning(letter: u8) -> Value {
         b'q' => Value::Quiet,
         _ => Value::Told,
     }
+}
+
+/// The letter's meaning in lower case, and whether it is in upper case.
+fn swapped(column: &[u8]) -> Option<[Value; 2]> {
+    let [letter] = column else { return None };
+    if !"qk".contains(char::from(letter.to_ascii_lowercase())) {
+        return None;
+    }
+    let tried = if letter.is_ascii_uppercase() { Value::Yes } else { Value::No };
+    Some([meaning(letter.to_ascii_lowercase()), tried])
 }
 
 fn slot(column: &[u8], count: u16, is_registered: bool) -> Option<Value> {

@@ -6,10 +6,10 @@ use std::collections::BTreeSet;
 use distlock::proto::fault::{Fault, Unsuitable, Violation};
 use distlock::proto::fields::{ServerError, Severity};
 use distlock::proto::session::Event;
-use distlock::proto::statement::{Statement, Value};
+use distlock::proto::statement::Value;
 use distlock_fuzz::reference::{Message, Outcome, Refusal, key_told, parse};
-use distlock_fuzz::script::Step;
-use distlock_fuzz::statements::{PREPARED_AT_START, Preparation, Told, Wrong, describe};
+use distlock_fuzz::script::{Call, Step};
+use distlock_fuzz::statements::{PREPARED_AT_START, Preparation, Row, Told, Wrong};
 
 /// How it ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +40,7 @@ impl End {
     }
 }
 
-/// The events, and the end. The tickets and marks are the places of the steps.
+/// The events, and the end. The tickets and marks are numbered from zero on.
 pub fn read(steps: &[Step], bytes: &[u8]) -> (Vec<Event>, End) {
     let mut replies = Replies {
         rest: bytes,
@@ -68,35 +68,37 @@ impl Replies<'_> {
     fn all(&mut self, steps: &[Step]) -> Result<(), End> {
         let mut first = 0;
         for batch in steps.split_inclusive(|step| *step == Step::Sync) {
-            self.batch(first, batch)?;
-            first += batch.len() as u64;
+            let behind = first + batch.iter().map(Step::numbers).sum::<u64>();
+            self.batch(first..behind, batch)?;
+            first = behind;
         }
         self.next().and_then(out_of_place)
     }
 
-    fn batch(&mut self, first: u64, batch: &[Step]) -> Result<(), End> {
-        let mut places = first..;
-        let mut has_failed = false;
-        for (place, step) in places.by_ref().zip(batch) {
+    fn batch(&mut self, numbers: std::ops::Range<u64>, batch: &[Step]) -> Result<(), End> {
+        let mut number = numbers.start;
+        for step in batch {
             match step {
-                Step::Submit(statement) => has_failed = !self.statement(place, statement)?,
+                Step::Submit(call) => {
+                    if let Some(skipped) = self.call(number, call)? {
+                        return match batch.last() {
+                            Some(Step::Sync) => {
+                                let mark = numbers.end - 1;
+                                self.ready_for_query(skipped..mark, Some(mark), false)
+                            }
+                            _ => self.ready_for_query(skipped..numbers.end, None, false),
+                        };
+                    }
+                }
                 Step::Sync => {
-                    return self.ready_for_query(place..place, Some(place), place > first);
+                    let is_heartbeat = number == numbers.start;
+                    return self.ready_for_query(number..number, Some(number), !is_heartbeat);
                 }
             }
-            if has_failed {
-                break;
-            }
+            number += step.numbers();
         }
-        if !has_failed {
-            // The script is over before its Sync.
-            return Ok(());
-        }
-        let end = first + batch.len() as u64;
-        match batch.last() {
-            Some(Step::Sync) => self.ready_for_query(places.start..end - 1, Some(end - 1), false),
-            _ => self.ready_for_query(places.start..end, None, false),
-        }
+        // The script is over before its Sync.
+        Ok(())
     }
 
     /// The ReadyForQuery of a batch, of which these statements were not run. If all were, and there
@@ -125,9 +127,10 @@ impl Replies<'_> {
         Ok(())
     }
 
-    /// The reply to one statement; false when the server reports that it failed.
-    fn statement(&mut self, ticket: u64, statement: &Statement) -> Result<bool, End> {
-        let description = describe(statement);
+    /// The reply to one statement. When the server reports that it failed: the first ticket that
+    /// was not run because of that.
+    fn call(&mut self, first: u64, call: &Call) -> Result<Option<u64>, End> {
+        let description = call.describe();
         if let Preparation::Named(name) = description.preparation {
             if self.prepared.insert(name) {
                 match self.next()? {
@@ -137,48 +140,72 @@ impl Replies<'_> {
             }
         }
         self.doubt = None;
-        let mut told = None;
-        for expected in description.reply() {
-            match (expected, self.next()?) {
-                (b'1', Message::ParseComplete)
-                | (b'2', Message::BindComplete)
-                | (b'C', Message::CommandComplete { .. }) => {}
-                (b'D', Message::DataRow(columns)) => {
-                    let row = description.row.read(&columns);
-                    told = Some(row.map_err(|wrong| match wrong {
-                        Wrong::Malformed => End::Refused(Refusal::Body),
-                        Wrong::Standby => End::Standby,
-                    })?);
+        for (ticket, part) in (first..).zip(description.parts()) {
+            let mut told = None;
+            for expected in part {
+                match (expected, self.next()?) {
+                    (b'1', Message::ParseComplete)
+                    | (b'2', Message::BindComplete)
+                    | (b'C', Message::CommandComplete { .. }) => {}
+                    (b'D', Message::DataRow(columns)) => {
+                        let row = description.row.read(&columns);
+                        told = Some(row.map_err(|wrong| match wrong {
+                            Wrong::Malformed => End::Refused(Refusal::Body),
+                            Wrong::Standby => End::Standby,
+                        })?);
+                    }
+                    (_, message) => {
+                        let may_have_run = expected != b'2';
+                        let of_both = may_have_run && description.row == Row::Swapped;
+                        let failed = ticket..ticket + 1 + u64::from(of_both);
+                        return self.failed(failed, message).map(Some);
+                    }
                 }
-                (_, message) => return self.failed(ticket, message),
+            }
+            let mut doubt = None;
+            if description.commits {
+                match self.next()? {
+                    message @ Message::ReadyForQuery(b'I') => self.unread = Some(message),
+                    message => return self.failed(ticket..ticket + 1, message).map(Some),
+                }
+                doubt = self.doubt.take();
+            }
+            match doubt {
+                None => self.answer(ticket, told),
+                Some(error) => {
+                    self.events.push(Event::Failed { ticket, error: Box::new(error) });
+                }
             }
         }
-        if description.commits {
-            match self.next()? {
-                message @ Message::ReadyForQuery(b'I') => self.unread = Some(message),
-                message => return self.failed(ticket, message),
-            }
-            if let Some(error) = self.doubt.take() {
-                self.events.push(Event::Failed { ticket, error: Box::new(error) });
-                return Ok(true);
-            }
-        }
-        self.events.push(match told {
-            None => Event::Answer { ticket, value: Value::Done },
-            Some(Told::Value(value)) => Event::Answer { ticket, value },
-            Some(Told::Listing(listing)) => Event::Listed { ticket, listing: Box::new(listing) },
-        });
-        Ok(true)
+        Ok(None)
     }
 
-    /// What is no part of a statement's reply is a report that it failed, or out of place.
-    fn failed(&mut self, ticket: u64, message: Message) -> Result<bool, End> {
+    fn answer(&mut self, ticket: u64, told: Option<Told>) {
+        let answer = |ticket, value| Event::Answer { ticket, value };
+        match told {
+            None => self.events.push(answer(ticket, Value::Done)),
+            Some(Told::Value(value)) => self.events.push(answer(ticket, value)),
+            Some(Told::Both([value, second])) => {
+                self.events.extend([answer(ticket, value), answer(ticket + 1, second)]);
+            }
+            Some(Told::Listing(listing)) => {
+                self.events.push(Event::Listed { ticket, listing: Box::new(listing) });
+            }
+        }
+    }
+
+    /// What is no part of a statement's reply is a report that these have failed, or out of place.
+    fn failed(&mut self, tickets: std::ops::Range<u64>, message: Message) -> Result<u64, End> {
+        let skipped = tickets.end;
         match message {
             Message::ErrorResponse(report) if report.kept().severity == Severity::Error => {
-                self.events.push(Event::Failed { ticket, error: Box::new(report.kept()) });
-                Ok(false)
+                self.events.extend(tickets.map(|ticket| {
+                    let error = Box::new(report.kept());
+                    Event::Failed { ticket, error }
+                }));
+                Ok(skipped)
             }
-            message => out_of_place(message).map(|()| false),
+            message => out_of_place(message).map(|()| skipped),
         }
     }
 

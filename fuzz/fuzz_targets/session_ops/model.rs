@@ -2,11 +2,13 @@
 //! simple, and a second writer of ours.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::ops::Range;
 
 use distlock::proto::fields::{ServerError, Severity};
 use distlock::proto::session::{Event, Refused, SessionLimits};
-use distlock::proto::statement::{Statement, Value};
+use distlock::proto::statement::Value;
 use distlock_fuzz::reference::{Message, Outcome, key_told, parse};
+use distlock_fuzz::script::Call;
 use distlock_fuzz::statements::{Description, PREPARED_AT_START, Preparation, Row, Told};
 use distlock_fuzz::{data_row, message};
 
@@ -16,16 +18,30 @@ enum Pending {
     /// The Parse of a name.
     Parse,
     /// A statement.
-    Statement {
-        ticket: u64,
-        description: Description,
-        /// Where the bytes ended that were polled before it.
-        since: usize,
-        /// Whether one before it has failed.
-        is_doomed: bool,
-    },
+    Statement(Asked),
     /// A Sync, and whether its commit may fail.
     Sync { mark: u64, may_fail: bool },
+}
+
+/// A statement, or what is left of it.
+#[derive(Debug)]
+struct Asked {
+    tickets: Range<u64>,
+    description: Description,
+    /// The parts of the reply that are not read yet.
+    parts: VecDeque<Vec<u8>>,
+    /// Where the bytes ended that were read before it.
+    since: usize,
+    /// Whether one before it has failed.
+    is_doomed: bool,
+}
+
+/// Why the outcome of a statement is a failure.
+enum Failure {
+    /// The server reports that it failed, in the place of this message.
+    Reported(ServerError, u8),
+    /// A warning says that it may not last.
+    Doubtful(ServerError),
 }
 
 /// What has to be true of a session.
@@ -34,13 +50,15 @@ pub struct Model {
     limits: SessionLimits,
     /// Unanswered, oldest first.
     waiting: VecDeque<Pending>,
+    /// What has to be told next, of a second ticket that was answered with the last one.
+    owed: Option<Event>,
     /// The names that were prepared.
     prepared: BTreeSet<&'static str>,
     /// Whether something is asked since the last Sync, and whether it shares that with nothing.
     is_open: bool,
     is_taken: bool,
     /// All bytes of the server; how many of them the replies so far account for, how many the
-    /// notifications, and how many were polled.
+    /// notifications, and how many were surely looked at.
     fed: Vec<u8>,
     read: usize,
     told: usize,
@@ -59,6 +77,7 @@ impl Model {
         Self {
             limits,
             waiting: VecDeque::new(),
+            owed: None,
             prepared: PREPARED_AT_START.into(),
             is_open: false,
             is_taken: false,
@@ -75,14 +94,18 @@ impl Model {
 
     /// How much is unanswered.
     pub fn unanswered(&self) -> usize {
-        self.waiting.len()
+        let count = |pending: &Pending| match pending {
+            Pending::Statement(asked) => asked.tickets.clone().count(),
+            _ => 1,
+        };
+        self.waiting.iter().map(count).sum()
     }
 
     /// The unanswered statements.
     pub fn tickets(&self) -> impl Iterator<Item = u64> + '_ {
-        self.waiting.iter().filter_map(|pending| match pending {
-            Pending::Statement { ticket, .. } => Some(*ticket),
-            _ => None,
+        self.waiting.iter().flat_map(|pending| match pending {
+            Pending::Statement(asked) => asked.tickets.clone(),
+            _ => 0..0,
         })
     }
 
@@ -95,12 +118,21 @@ impl Model {
     }
 
     /// Whether a ready session takes a statement, with so many bytes still to send.
-    pub fn may_submit(&self, description: &Description, unsent: usize) -> Result<(), Refused> {
+    pub fn may_submit(
+        &self,
+        call: &Call,
+        description: &Description,
+        unsent: usize,
+    ) -> Result<(), Refused> {
         // It, its Sync and its Parse, as section 7 of `proto_notes.md` has them.
         let is_new = self.is_new(description);
         let parse = if description.row == Row::Listing { 2_048 } else { 512 };
-        if unsent + parse + 2 * 256 > self.limits.write_buffer
-            || self.unanswered() + 2 + usize::from(is_new) > self.limits.in_flight
+        let is_run = matches!(call, Call::Run(..));
+        let size = if is_run { 1_920 } else { 256 };
+        let places = call.tickets() as usize + 1 + usize::from(is_new);
+        if is_run && !(1..=64).contains(&call.tickets())
+            || unsent + parse + size + 256 > self.limits.write_buffer
+            || self.unanswered() + places > self.limits.in_flight
         {
             return Err(Refused::Busy);
         }
@@ -126,13 +158,8 @@ impl Model {
         }
     }
 
-    /// A statement was accepted. Whether its name was parsed for it.
-    pub fn submitted(
-        &mut self,
-        ticket: u64,
-        statement: &Statement,
-        description: &Description,
-    ) -> bool {
+    /// A statement was accepted, with tickets from `first` on. Whether its name was parsed for it.
+    pub fn submitted(&mut self, first: u64, call: &Call, description: &Description) -> bool {
         let is_new = self.is_new(description);
         let name = match description.preparation {
             Preparation::Named(name) => name,
@@ -140,7 +167,7 @@ impl Model {
         };
         if is_new {
             // The text is the library's; nothing else is.
-            let query = statement.definition().query;
+            let query = call.query();
             let mut body = [name.as_bytes(), b"\0", query.as_bytes(), b"\0"].concat();
             body.extend((description.parameters.len() as u16).to_be_bytes());
             body.extend(description.parameters.iter().flat_map(|(oid, _)| oid.to_be_bytes()));
@@ -157,10 +184,14 @@ impl Model {
         body.extend_from_slice(b"\0\x01\0\x01");
         self.output.extend(message(b'B', &body));
         self.output.extend(message(b'E', b"\0\0\0\0\0"));
-        let (description, since) = (description.clone(), self.polled);
         (self.is_open, self.is_taken) = (true, description.is_alone);
-        let is_doomed = false;
-        self.waiting.push_back(Pending::Statement { ticket, description, since, is_doomed });
+        self.waiting.push_back(Pending::Statement(Asked {
+            tickets: first..first + call.tickets(),
+            description: description.clone(),
+            parts: description.parts().into(),
+            since: self.polled,
+            is_doomed: false,
+        }));
         is_named
     }
 
@@ -207,21 +238,30 @@ impl Model {
 
     /// There is no event until more bytes come.
     pub fn polled(&mut self) {
+        assert_eq!(self.owed, None, "an answer that was never told");
         self.polled = self.fed.len();
         if self.is_ready {
             assert_eq!(self.next_notified(), None, "a notification that was never told");
-            if let (Some(Pending::Parse), Some(_)) = (self.waiting.front(), self.peek_reply()) {
-                self.parsed();
-            }
+            self.parsed_by(self.polled);
         }
     }
 
     /// An event: it must be the next one, and the server's bytes must say so.
     pub fn happened(&mut self, event: &Event) {
+        if let Some(owed) = self.owed.take() {
+            return assert_eq!(*event, owed);
+        }
         if let Event::Notified { .. } = event {
             // It answers nothing.
-            return assert_eq!(self.next_notified().as_ref(), Some(event));
+            assert_eq!(self.next_notified().as_ref(), Some(event));
+            self.parsed_by(self.told);
+        } else {
+            self.answered(event);
         }
+        self.polled = self.polled.max(self.read).max(self.told);
+    }
+
+    fn answered(&mut self, event: &Event) {
         if let Some(Pending::Parse) = self.waiting.front() {
             self.parsed();
         }
@@ -237,72 +277,81 @@ impl Model {
                 assert_eq!(*told, mark);
                 assert_eq!(self.take_reply(None), Message::ReadyForQuery(b'I'));
             }
-            (event, Pending::Statement { ticket, description, since, is_doomed }) => {
-                self.concluded(event, ticket, &description, since, is_doomed);
+            (event, Pending::Statement(mut asked)) => {
+                assert_eq!(*event, self.outcome(&mut asked));
+                if !asked.tickets.is_empty() {
+                    self.waiting.push_front(Pending::Statement(asked));
+                }
             }
             (event, pending) => panic!("{event:?} in answer to {pending:?}"),
         }
     }
 
-    fn concluded(
-        &mut self,
-        event: &Event,
-        ticket: u64,
-        description: &Description,
-        since: usize,
-        is_doomed: bool,
-    ) {
-        if is_doomed {
-            assert_eq!(*event, Event::Skipped { ticket });
+    /// The outcome of the next ticket of a statement, and of the one behind it, if that is owed.
+    fn outcome(&mut self, asked: &mut Asked) -> Event {
+        let ticket = asked.tickets.next().expect("it is not all told");
+        if asked.is_doomed {
             // The ReadyForQuery is there, and stays for the Sync.
-            return assert_eq!(self.peek_reply(), Some(Message::ReadyForQuery(b'I')));
+            let next = self.peek_reply(self.fed.len());
+            assert_eq!(next, Some(Message::ReadyForQuery(b'I')));
+            return Event::Skipped { ticket };
         }
-        let expected = match self.reply(description, since) {
+        match self.reply(asked) {
             Ok(Some(Told::Value(value))) => Event::Answer { ticket, value },
+            Ok(Some(Told::Both([value, second]))) => {
+                let next = asked.tickets.next().expect("of two");
+                self.owed = Some(Event::Answer { ticket: next, value: second });
+                Event::Answer { ticket, value }
+            }
             Ok(Some(Told::Listing(listing))) => {
                 Event::Listed { ticket, listing: Box::new(listing) }
             }
             Ok(None) => Event::Answer { ticket, value: Value::Done },
-            Err(error) => Event::Failed { ticket, error: Box::new(error) },
-        };
-        assert_eq!(*event, expected);
+            Err(Failure::Doubtful(error)) => Event::Failed { ticket, error: Box::new(error) },
+            Err(Failure::Reported(error, instead)) => {
+                let error = Box::new(error);
+                asked.is_doomed = true;
+                // Once it is bound it is run, and nobody knows how far.
+                if asked.description.row == Row::Swapped && instead != b'2' {
+                    let next = asked.tickets.next().expect("of two");
+                    self.owed = Some(Event::Failed { ticket: next, error: error.clone() });
+                }
+                Event::Failed { ticket, error }
+            }
+        }
     }
 
-    /// Reads the reply to a statement; an error is a report that it failed, or may not last.
-    fn reply(
-        &mut self,
-        description: &Description,
-        since: usize,
-    ) -> Result<Option<Told>, ServerError> {
-        let mut told = None;
-        let mut doubt = None;
-        for expected in description.reply() {
-            match (expected, self.take_reply(Some((since, &mut doubt)))) {
+    /// Reads the next part of the reply to a statement.
+    fn reply(&mut self, asked: &mut Asked) -> Result<Option<Told>, Failure> {
+        let (mut told, mut doubt) = (None, None);
+        for expected in asked.parts.pop_front().expect("a part for each outcome") {
+            match (expected, self.take_reply(Some((asked.since, &mut doubt)))) {
                 (b'1', Message::ParseComplete)
                 | (b'2', Message::BindComplete)
                 | (b'C', Message::CommandComplete { .. }) => {}
                 (b'D', Message::DataRow(columns)) => {
-                    told = Some(description.row.read(&columns).expect("an answer of its own"));
+                    let row = asked.description.row;
+                    told = Some(row.read(&columns).expect("an answer of its own"));
                 }
-                (_, message) => return Err(self.failed(message)),
+                (_, message) => return Err(Failure::Reported(self.failed(message), expected)),
             }
         }
-        if !description.commits {
+        if !asked.description.commits {
             return Ok(told);
         }
         let read = self.read;
-        match self.take_reply(Some((since, &mut doubt))) {
+        match self.take_reply(Some((asked.since, &mut doubt))) {
             Message::ReadyForQuery(b'I') => self.read = read,
-            message => return Err(self.failed(message)),
+            message => return Err(Failure::Reported(self.failed(message), b'Z')),
         }
-        doubt.map_or(Ok(told), Err)
+        doubt.map_or(Ok(told), |error| Err(Failure::Doubtful(error)))
     }
 
     /// A message that is no part of the reply is a report; nothing more of the batch is run.
     fn failed(&mut self, message: Message) -> ServerError {
         for pending in &mut self.waiting {
             match pending {
-                Pending::Statement { is_doomed, .. } => *is_doomed = true,
+                Pending::Statement(asked) => asked.is_doomed = true,
                 Pending::Parse => panic!("it does not begin its batch"),
                 Pending::Sync { may_fail, .. } => {
                     *may_fail = false;
@@ -311,6 +360,15 @@ impl Model {
             }
         }
         report(message)
+    }
+
+    /// The messages up to `place` were looked at.
+    fn parsed_by(&mut self, place: usize) {
+        if let Some(Pending::Parse) = self.waiting.front() {
+            if self.peek_reply(place).is_some() {
+                self.parsed();
+            }
+        }
     }
 
     fn parsed(&mut self) {
@@ -341,16 +399,17 @@ impl Model {
         }
     }
 
-    /// The same without taking it, if it is there.
-    fn peek_reply(&self) -> Option<Message> {
+    /// The same without taking it, if it is among the bytes up to `limit`.
+    fn peek_reply(&self, limit: usize) -> Option<Message> {
         let mut place = self.read;
-        loop {
+        while place < limit {
             let (message, end) = self.message_at(place)?;
             if !is_asynchronous(&message) {
-                return Some(message);
+                return Some(message).filter(|_| end <= limit);
             }
             place = end;
         }
+        None
     }
 
     /// The next notification of ours, as an event.

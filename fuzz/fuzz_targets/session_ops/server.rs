@@ -1,5 +1,5 @@
-//! A server that keeps to the protocol, for `session_ops`; but for rows of other statements, which
-//! it sends when it is told to.
+//! A server that keeps to the protocol, for `session_ops`; but for rows of other statements, and of
+//! several as one too few, too many or divided, which it sends when it is told to.
 
 use std::collections::VecDeque;
 
@@ -14,14 +14,15 @@ pub struct Server {
     is_skipping: bool,
     /// Whether it has run something since the last Sync.
     has_run: bool,
-    /// Whether it has answered with a row that need not be of the statement's form.
+    /// Whether it has answered with a row that need not be of the statement's form, or not with
+    /// as many of them as there have to be.
     has_strayed: bool,
 }
 
 #[derive(Debug)]
 enum Request {
     Parse,
-    Statement { reply: Vec<u8>, row: Row },
+    Statement(Description),
     Sync,
 }
 
@@ -34,14 +35,21 @@ const COMMIT_FAILS: u8 = 0x08;
 /// The one with which the row is that of some statement.
 const OTHER_ROW: u8 = 0x09;
 
+/// Those with which several as one have a row too few, one too many, or an end behind the first.
+const MISSING_ROW: u8 = 0x0a;
+const EXTRA_ROW: u8 = 0x0b;
+const EARLY_END: u8 = 0x0c;
+
+/// Set where the end of the reply comes later.
+pub const LATE: u8 = 0x20;
+
 impl Server {
     /// A statement was sent; whether a Parse with its name came before it.
     pub fn submitted(&mut self, description: &Description, is_parsed: bool) {
         if is_parsed {
             self.queue.push_back(Request::Parse);
         }
-        let (reply, row) = (description.reply(), description.row);
-        self.queue.push_back(Request::Statement { reply, row });
+        self.queue.push_back(Request::Statement(description.clone()));
     }
 
     /// A Sync was sent.
@@ -72,10 +80,10 @@ impl Server {
                 None => break Vec::new(),
                 Some(Request::Parse) => break message(b'1', b""),
                 Some(Request::Sync) => break self.end_of_batch(how),
-                Some(Request::Statement { .. }) if self.is_skipping => {}
-                Some(Request::Statement { reply, row }) => {
+                Some(Request::Statement(_)) if self.is_skipping => {}
+                Some(Request::Statement(description)) => {
                     self.has_run = true;
-                    break self.run(&reply, row, answer, how);
+                    break self.run(&description, answer, how & 0x0f);
                 }
             }
         };
@@ -89,18 +97,33 @@ impl Server {
         [refused, message(b'Z', b"I")].concat()
     }
 
-    fn run(&mut self, reply: &[u8], row: Row, answer: u8, how: u8) -> Vec<u8> {
-        // An error may stand in the place of any of the messages.
-        let fails_at = Some(usize::from(how & 0x0f)).filter(|place| *place < reply.len());
+    fn run(&mut self, description: &Description, answer: u8, how: u8) -> Vec<u8> {
+        let mut reply = description.reply();
+        let is_several = description.rows > 1 || description.row == Row::Swapped;
+        if is_several && (MISSING_ROW..=EARLY_END).contains(&how) {
+            self.has_strayed = true;
+            // Behind BindComplete, and behind the row there.
+            match how {
+                MISSING_ROW => drop(reply.remove(1)),
+                EXTRA_ROW => reply.insert(1, b'D'),
+                _ => reply.insert(2, b'C'),
+            }
+        }
+        let fails_at = fails_at(how, reply.len(), is_several);
         self.is_skipping = fails_at.is_some();
         let mut bytes = Vec::new();
+        let mut rows = 0_u8;
         for tag in &reply[..fails_at.unwrap_or(reply.len())] {
             bytes.extend(match tag {
-                b'D' if how & 0x0f == OTHER_ROW => {
-                    self.has_strayed = true;
-                    other_row(answer)
+                b'D' => {
+                    let strays = how == OTHER_ROW
+                        && usize::from(answer) % description.rows == usize::from(rows);
+                    // Another for each row.
+                    let answer = answer.rotate_left(u32::from(rows)) ^ rows >> 3;
+                    rows += 1;
+                    self.has_strayed |= strays;
+                    if strays { other_row(answer) } else { description.row.sample(answer) }
                 }
-                b'D' => row.sample(answer),
                 b'C' => message(b'C', b"SELECT 1\0"),
                 tag => message(*tag, b""),
             });
@@ -112,10 +135,20 @@ impl Server {
     }
 }
 
+/// An error may stand in the place of any of the first messages of a reply; of several as one, of
+/// the last ones, too.
+fn fails_at(how: u8, length: usize, is_several: bool) -> Option<usize> {
+    match usize::from(how) {
+        place @ 0..=3 => Some(place).filter(|place| *place < length),
+        place @ 4..=7 if is_several => Some(length.saturating_sub(8 - place)),
+        _ => None,
+    }
+}
+
 /// A row that answers some statement, or none.
 fn other_row(answer: u8) -> Vec<u8> {
     match (answer & 3, answer >> 2) {
-        (0, which) => data_row(&[&[b"awgrqknx"[usize::from(which & 7)]]]),
+        (0, which) => data_row(&[&[b"awgrqknxQKa\0\x01GRN"[usize::from(which & 15)]]]),
         (1, which) => data_row(&[&(i32::from(which) - 4).to_be_bytes()]),
         (2, which) => data_row(&[&[which]]),
         (_, which) => Row::Token.sample(which),

@@ -18,7 +18,7 @@ use std::path::Path;
 use distlock::proto::session::{Event, Session, SessionLimits};
 use distlock_fuzz::scram::Keys;
 use distlock_fuzz::script::{self, SYNC, Step, TRY_LOCK};
-use distlock_fuzz::statements::{Row, describe};
+use distlock_fuzz::statements::Row;
 use distlock_fuzz::{ANY_METHOD, PASSWORD, startup};
 use support::{StopMode, TempCluster};
 
@@ -97,11 +97,13 @@ impl Connection {
     }
 
     fn submit(&mut self, script: &[u8]) {
-        for (number, step) in (0_u64..).zip(script::steps(script)) {
-            match step {
-                Step::Submit(statement) => self.session.submit(&statement, number).expect("room"),
+        let mut number = 0;
+        for step in script::steps(script) {
+            match &step {
+                Step::Submit(call) => call.submit(&mut self.session, number).expect("room"),
                 Step::Sync => self.session.sync(number).expect("room"),
             }
+            number += step.numbers();
         }
     }
 
@@ -181,7 +183,7 @@ impl Seeds<'_> {
         let calls: Vec<u8> = script::steps(script)
             .iter()
             .scan(script.iter(), |ops, step| match step {
-                Step::Submit(_) => ops.find(|op| script::statement(**op, 0).is_some()),
+                Step::Submit(_) => ops.find(|op| script::call(**op, 0).is_some()),
                 Step::Sync => Some(&SYNC),
             })
             .flat_map(|op| [0, *op, 0])
@@ -199,7 +201,7 @@ impl Seeds<'_> {
     /// The columns of its rows that say who holds a key.
     fn listings(&mut self, name: &str, script: &[u8], mut bytes: &[u8]) {
         let asks =
-            |op: &u8| script::statement(*op, 0).is_some_and(|of| describe(&of).row == Row::Listing);
+            |op: &u8| script::call(*op, 0).is_some_and(|of| of.describe().row == Row::Listing);
         if !script.iter().any(asks) {
             return;
         }

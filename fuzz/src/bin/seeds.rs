@@ -32,6 +32,7 @@ fn main() {
     connection_string();
     listing();
     replies();
+    several();
 }
 
 fn authentication() {
@@ -232,6 +233,60 @@ fn replies() {
     {
         let calls = [0, op, 0, 1, 7, 255, 3, 0, 0x0f, 3, 0, 0x0f, 3, 0, how, 4, 7, 255];
         write("session_ops", &format!("{name}_model"), &[&[0x87], &calls[..]].concat());
+    }
+}
+
+/// Several as one, with errors and rows that no server of ours sends.
+fn several() {
+    let row = |byte: u8| distlock::proto::rehearsal::row(&[Some(&[byte])]);
+    let [parsed, bound, done, ready, error] = [
+        message(b'1', b""),
+        message(b'2', b""),
+        message(b'C', b"SELECT 1\0"),
+        message(b'Z', b"I"),
+        message(b'E', b"SERROR\0VERROR\0C53200\0Mout of shared memory\0\0"),
+    ];
+    let reply = |rows: &[u8]| {
+        let rows: Vec<u8> = rows.iter().flat_map(|byte| row(*byte)).collect();
+        [&parsed[..], &bound, &rows].concat()
+    };
+    let end = [&done[..], &ready].concat();
+    let (tries, releases) = (of_key(3, TRY_RUN), of_key(3, RELEASE_RUN));
+    for (name, op, said) in [
+        ("swap_failed_unbound", SWAP, [&parsed[..], &error, &ready].concat()),
+        ("swap_failed", SWAP, [&reply(b""), &error[..], &ready].concat()),
+        ("swap_failed_behind", SWAP, [&reply(b"K"), &error[..], &ready].concat()),
+        ("swap_and_denied", SWAP, [&reply(b"K"), &done, &error[..], &ready].concat()),
+        ("swap_and_failed", SWAP, [&reply(b"Q")[..], &done, &bound, &error, &ready].concat()),
+        ("swap_released", SWAP, [&reply(b"n"), &end[..]].concat()),
+        ("swap_granted", SWAP, [&reply(b"\x01"), &end[..]].concat()),
+        ("swap_twice", SWAP, [&reply(b"qQ"), &end[..]].concat()),
+        ("swap_silent", SWAP, [&reply(b""), &end[..]].concat()),
+        ("run_failed_unbound", tries, [&parsed[..], &error, &ready].concat()),
+        ("run_failed", tries, [&reply(b"\x01\0"), &error[..], &ready].concat()),
+        ("run_failed_behind", releases, [&reply(b"qkqk"), &error[..], &ready].concat()),
+        ("run_short", releases, [&reply(b"kkq"), &end[..]].concat()),
+        ("run_divided", tries, [&reply(b"\x01")[..], &done, &row(0).repeat(3), &end].concat()),
+        ("run_long", tries, [&reply(b"\x01\0\0\x01\x01"), &end[..]].concat()),
+        ("run_swapped", releases, [&reply(b"qQ"), &end[..]].concat()),
+    ] {
+        // With more of the batch behind it, and a heartbeat.
+        let script = [op, TRY_LOCK, SYNC, SYNC];
+        let said = [&said[..], &ready].concat();
+        write("reference", name, &[&[0x80, 4], &script[..], &said].concat());
+        // Byte by byte.
+        write("split_invariance", name, &[&[0x80, 4], &script[..], &[1, 0], &said].concat());
+    }
+    // By the model server, with an end that comes later; an event at a time.
+    for (name, op, salt) in
+        [("swap", SWAP, 0), ("tries", tries, 0), ("releases", releases, 0), ("long", TRY_RUN, 64)]
+    {
+        for how in [0x0f, 0x2f, 0x01, 0x22, 0x05, 0x06, 0x27, 0x09, 0x0a, 0x0b, 0x0c] {
+            let calls = [0, op, salt, 0, op, salt, 0, TRY_LOCK, 0, 1, 7, 255];
+            let replies = [how, 0x2f, 0x0f, 0x0f].map(|how| [3, 9, how, 5, 5]).concat();
+            let bytes = [&[0x87][..], &calls, &[3, 0, 0x0f], &replies, &[4]].concat();
+            write("session_ops", &format!("{name}_{how:02x}_model"), &bytes);
+        }
     }
 }
 

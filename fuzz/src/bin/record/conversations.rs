@@ -14,6 +14,9 @@ use super::{Connection, Seeds};
 /// The key that most of it is about.
 const KEY: KeyParameters = KeyParameters::Bigint(KEYS[0]);
 
+/// The one with the next number.
+const OTHER: KeyParameters = KeyParameters::Bigint(KEYS[1]);
+
 /// A counted lock's first key as the scripts have it.
 const FIRST: KeyParameters = KeyParameters::Bigint(KEYS[0] & !0x3ff);
 
@@ -59,6 +62,9 @@ impl Stage<'_, '_> {
             ("notified", &[listen, WAKE, SYNC, unlisten, SYNC]),
             ("slots", &[TAKE_SLOT, RELEASE_SLOT, REGISTER_SLOTS, CLEAR_SLOTS, SYNC]),
             ("fenced", &[FENCE, TOKEN, FENCE | PAIR, SYNC]),
+            ("run", &[of_key(3, TRY_RUN), of_key(3, RELEASE_RUN), SYNC]),
+            ("swaps", &[TRY_LOCK, SWAP, of_key(1, SWAP | PAIR), of_key(1, SWAP), SYNC]),
+            ("swap_denied", &[SWAP, SYNC]),
         ] {
             self.say(name, script);
         }
@@ -84,6 +90,14 @@ impl Stage<'_, '_> {
                 "pg_advisory_lock_shared",
                 waiters(KEY),
             ),
+            ("run_refused", &[of_key(3, TRY_RUN), SYNC], "pg_advisory_lock", KEY),
+            ("swap_refused", &[TRY_LOCK, SWAP, SYNC], "pg_advisory_lock", OTHER),
+            (
+                "run_told",
+                &[of_key(1, TRY_RUN), of_key(1, RELEASE_RUN), TRY_LOCK, SWAP, SYNC],
+                "pg_advisory_lock_shared",
+                waiters(KEY),
+            ),
         ] {
             self.observer.query(&format!("SELECT {function}({})", sql(key)));
             self.say(name, script);
@@ -95,11 +109,16 @@ impl Stage<'_, '_> {
         // The lock table gets full: the first fails, the others of its batch are skipped.
         let script =
             [TRY_LOCK, of_key(1, TRY_LOCK), of_key(2, TRY_LOCK | PAIR), SYNC, UNLOCK, SYNC];
-        self.say_after("table_full", &script, |stage| {
-            let full = "SELECT pg_advisory_lock_shared(n) FROM generate_series(1000, 1000000) n";
-            stage.observer.try_query(full).expect_err("more locks than there is room for");
-        });
-        self.observer.query("SELECT pg_advisory_unlock_all()");
+        for (name, script) in
+            [("table_full", &script[..]), ("run_full", &[of_key(3, TRY_RUN), TRY_LOCK, SYNC])]
+        {
+            self.say_after(name, script, |stage| {
+                let full =
+                    "SELECT pg_advisory_lock_shared(n) FROM generate_series(1000, 1000000) n";
+                stage.observer.try_query(full).expect_err("more locks than there is room for");
+            });
+            self.observer.query("SELECT pg_advisory_unlock_all()");
+        }
         let script = [TRY_LOCK, SYNC];
         self.say_after("terminated", &script, |stage| {
             stage.observer.query(
@@ -120,6 +139,12 @@ impl Stage<'_, '_> {
         let function = "EXECUTE ON FUNCTION pg_stat_get_activity(int)";
         self.observer.query(&format!("REVOKE {function} FROM PUBLIC"));
         self.say("holders_not_allowed", &[HOLDERS, TRY_LOCK, SYNC]);
+        self.observer.query(&format!("GRANT {function} TO PUBLIC"));
+        // The release alone would be allowed.
+        let function = "EXECUTE ON FUNCTION pg_try_advisory_lock(bigint)";
+        self.say_after("swap_not_allowed", &[SWAP, SYNC, RELEASE, SYNC], |stage| {
+            stage.observer.query(&format!("REVOKE {function} FROM PUBLIC"));
+        });
         self.observer.query(&format!("GRANT {function} TO PUBLIC"));
     }
 
