@@ -1,6 +1,6 @@
 //! What clears up after a try for a slot that failed, while releases of other slots are under way.
 
-use super::server::{Message, Server};
+use super::server::{Asked, Failure, Message, Server};
 use super::*;
 
 fn error(sqlstate: [u8; 5]) -> Error {
@@ -12,12 +12,12 @@ fn error(sqlstate: [u8; 5]) -> Error {
 fn batch(ledger: &mut Ledger, server: &mut Server, fails: impl Fn(OpKind) -> bool) {
     while ledger.peek_op().is_some() {
         let (op, statement) = sent(ledger);
-        server.sessions[0].asked.push_back(Some((op.to_number(), statement)));
+        server.sessions[0].asked.push_back(Asked::One(op.to_number(), statement));
     }
-    server.sessions[0].asked.push_back(None);
-    while let Some(next) = server.sessions[0].asked.front().copied() {
-        let kind = next.map(|(number, _)| Op::from_number(number).kind);
-        server.step(0, kind.is_some_and(&fails).then_some(false));
+    server.sessions[0].asked.push_back(Asked::Sync);
+    while !server.sessions[0].asked.is_empty() {
+        let kind = server.sessions[0].running().map(|(number, _)| Op::from_number(number).kind);
+        server.step(0, kind.is_some_and(&fails).then_some(Failure::Before));
     }
 }
 
@@ -34,6 +34,7 @@ fn take_in(ledger: &mut Ledger, server: &mut Server, outcomes: &mut Outcomes, wh
             Message::Skipped(number) => ledger.skipped(Op::from_number(number)),
             Message::Synced => return ledger.synced(),
             Message::Notified(..) => {}
+            Message::Denied(_) | Message::Both(_) => unreachable!("each goes by itself here"),
         }
     }
 }
