@@ -91,3 +91,76 @@ fn what_clears_up_after_a_try_leaves_a_slot_alone_whose_release_was_denied() {
     batch(&mut ledger, &mut server, |_| false);
     take_in(&mut ledger, &mut server, &mut outcomes, *b"42501");
 }
+
+/// A ledger that may have more locks than others here, and its server.
+fn roomy() -> (Ledger, Server, Outcomes) {
+    let mut ledger = Ledger::new(LedgerLimits { locks: 8, ..LIMITS }, 1);
+    let mut outcomes = Outcomes::default();
+    ledger.online(&mut outcomes);
+    (ledger, Server::new(1), outcomes)
+}
+
+/// A release is skipped twice, and the try behind it fails in a batch in between.
+#[test]
+fn what_clears_up_after_a_try_leaves_a_release_of_the_same_key_what_it_is_to_let_go_of() {
+    for want in [Want::Exclusive, Want::Shared] {
+        let (mut ledger, mut server, mut outcomes) = roomy();
+        let wish = Wish { want, fenced: false };
+        ledger.request(ticket(0), key(7), wish, Mode::Try, &mut outcomes);
+        batch(&mut ledger, &mut server, |_| false);
+        take_in(&mut ledger, &mut server, &mut outcomes, *b"57014");
+        for other in 1..3 {
+            let wish = Wish::PLAIN;
+            ledger.request(ticket(other), key(other.into()), wish, Mode::Try, &mut outcomes);
+        }
+        ledger.release(outcomes.granted[0].1, &mut outcomes);
+        batch(&mut ledger, &mut server, OpKind::is_try);
+        ledger.request(ticket(3), key(7), wish, Mode::Try, &mut outcomes);
+        batch(&mut ledger, &mut server, OpKind::is_try);
+        // The second of the tries fails now, and the release is skipped once more.
+        take_in(&mut ledger, &mut server, &mut outcomes, *b"57014");
+        batch(&mut ledger, &mut server, OpKind::is_try);
+        // The try behind the release has failed.
+        take_in(&mut ledger, &mut server, &mut outcomes, *b"57014");
+        come_to_an_end(ledger, server, outcomes);
+    }
+}
+
+/// It goes out again when a slot is being let go of that was held when it went out first.
+#[test]
+fn what_clears_up_and_was_skipped_leaves_a_slot_alone_whose_release_is_still_to_come() {
+    let (mut ledger, mut server, mut outcomes) = roomy();
+    let slot = Wish { want: Want::Slot(2), fenced: false };
+    ledger.request(ticket(0), key(7), slot, Mode::Try, &mut outcomes);
+    batch(&mut ledger, &mut server, |_| false);
+    take_in(&mut ledger, &mut server, &mut outcomes, *b"57014");
+    for other in 1..3 {
+        let wish = Wish::PLAIN;
+        ledger.request(ticket(other), key(other.into()), wish, Mode::Try, &mut outcomes);
+    }
+    batch(&mut ledger, &mut server, OpKind::is_try);
+    ledger.request(ticket(3), key(7), slot, Mode::Try, &mut outcomes);
+    batch(&mut ledger, &mut server, OpKind::is_try);
+    for _ in 0..2 {
+        take_in(&mut ledger, &mut server, &mut outcomes, *b"57014");
+    }
+    // The second of the tries fails now, and what clears up behind it is skipped.
+    batch(&mut ledger, &mut server, OpKind::is_try);
+    ledger.request(ticket(4), key(4), Wish::PLAIN, Mode::Try, &mut outcomes);
+    ledger.release(outcomes.granted[0].1, &mut outcomes);
+    batch(&mut ledger, &mut server, OpKind::is_try);
+    take_in(&mut ledger, &mut server, &mut outcomes, *b"57014");
+    come_to_an_end(ledger, server, outcomes);
+}
+
+/// Nothing fails any more; in the end nothing is left on either side. The model of the server
+/// panics when a lock is let go of that is not held.
+fn come_to_an_end(mut ledger: Ledger, mut server: Server, mut outcomes: Outcomes) {
+    while !ledger.is_empty() || !server.sessions[0].said.is_empty() {
+        if ledger.peek_op().is_some() {
+            batch(&mut ledger, &mut server, |_| false);
+        }
+        take_in(&mut ledger, &mut server, &mut outcomes, *b"57014");
+    }
+    assert_eq!(server.all_of(0), []);
+}
