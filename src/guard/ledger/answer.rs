@@ -146,7 +146,7 @@ impl Ledger {
     fn downgraded(&mut self, op: Op, sink: &mut impl Sink) -> Result<(), Disagreement> {
         let entry = op.entry;
         self.tell(op, sink)?;
-        // It may have been asked for again meanwhile. A release has no teller before it is sent.
+        // It may have been asked for again meanwhile.
         while self.tellers.iter().any(|teller| teller.is_of(op)) {
             self.tell(op, sink)?;
         }
