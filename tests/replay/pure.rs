@@ -390,6 +390,8 @@ impl Replay {
                         self.played.answers.push(None);
                         self.ask(Statement::Clear(key));
                     }
+                    // What is not sure to be released is unlocked, as the manager does.
+                    Statement::Release(key) => self.ask(Statement::Unlock(key)),
                     _ => self.disagree(),
                 }
             }

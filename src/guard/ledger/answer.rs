@@ -134,7 +134,6 @@ impl Ledger {
         let state = &mut self.entries[op.entry as usize];
         state.releasing = state.releasing.saturating_sub(1);
         self.note_told(op.entry, value)?;
-        self.clear_up(op.entry);
         // Who was refused in the meantime may have it now.
         self.stop_cooling(op.entry);
         match value {
@@ -147,7 +146,7 @@ impl Ledger {
     fn downgraded(&mut self, op: Op, sink: &mut impl Sink) -> Result<(), Disagreement> {
         let entry = op.entry;
         self.tell(op, sink)?;
-        // It may have been asked for again meanwhile. A release has no teller before it is sent.
+        // It may have been asked for again meanwhile.
         while self.tellers.iter().any(|teller| teller.is_of(op)) {
             self.tell(op, sink)?;
         }
@@ -198,7 +197,6 @@ impl Ledger {
             _ => {
                 let state = &mut self.entries[entry as usize];
                 state.releasing = state.releasing.saturating_sub(1);
-                self.clear_up(entry);
             }
         }
         if self.entries[entry as usize].ops > 0 || self.has_again(doubt) {
@@ -228,13 +226,12 @@ impl Ledger {
         Ok(())
     }
 
-    /// Gives back whatever a failed try may have taken. Of a counted lock only once no release of
-    /// another slot is under way: one that goes out again would find its slot let go of.
-    fn clear_up(&mut self, entry: u32) {
+    /// Gives back whatever a failed try may have taken, once nothing else of the key is under way:
+    /// a release that was skipped goes out again, and would find that let go of.
+    pub(super) fn clear_up(&mut self, entry: u32) {
         let want = self.attempted(entry).map_or(Want::Exclusive, |request| request.want);
         let state = &mut self.entries[entry as usize];
-        let is_in_the_way = matches!(want, Want::Slot(_)) && state.releasing > 0;
-        if state.attempt == Attempt::Failed && !is_in_the_way {
+        if state.attempt == Attempt::Failed && state.ops == 0 {
             state.attempt = Attempt::Reconciling;
             self.push_op(Op::new(OpKind::Clear(want), entry));
         }
@@ -356,7 +353,6 @@ impl Ledger {
             (kind, Attempt::Trying | Attempt::Sent) if kind.is_try() => {
                 state.attempt = Attempt::Failed;
                 self.failures.push((entry, error));
-                self.clear_up(entry);
             }
             (kind, _) if kind.releases() && is_denied => self.let_go_denied(op),
             (OpKind::ShareToo, _) if is_denied => self.not_downgraded(op, &error, sink),
@@ -368,14 +364,11 @@ impl Ledger {
                     self.push_op(Op::new(OpKind::Delist, entry));
                 }
             }
-            (OpKind::Wake, _) => {
-                if is_denied {
-                    self.tell_no_more(&[0, 1]);
-                }
-                self.drop_if_unused(entry);
-            }
+            (OpKind::Wake, _) if is_denied => self.tell_no_more(&[0, 1]),
+            (OpKind::Wake, _) => {}
             _ => return Err(Disagreement),
         }
+        self.drop_if_unused(entry);
         Ok(())
     }
 
@@ -402,6 +395,11 @@ impl Ledger {
             // It was taken back meanwhile: sent now, it would come behind that.
             OpKind::Enlist => !self.is_still_to_enlist(op.entry),
             OpKind::Wake => !self.may_tell(op.entry),
+            // Made anew: a slot that was held then may be let go of by now.
+            OpKind::Clear(_) => {
+                self.entries[op.entry as usize].attempt = Attempt::Failed;
+                true
+            }
             _ => false,
         };
         if is_moot {

@@ -317,7 +317,7 @@ impl Ledger {
         state.was_long = was_long || state.was_long && state.releasing > 1;
         self.locks_used -= 1;
         if let Some(ticket) = teller {
-            self.tellers.push_back(Teller { entry, slot, ticket });
+            self.tellers.push_back(Teller { entry, slot, downgrades: false, ticket });
         }
         self.push_op(Op { kind, tells: teller.is_some(), entry });
     }

@@ -152,6 +152,7 @@ struct Teller {
     entry: u32,
     /// Of a counted lock.
     slot: u16,
+    downgrades: bool,
     ticket: Ticket,
 }
 
@@ -161,7 +162,9 @@ impl Teller {
             OpKind::ReleaseSlot(slot) | OpKind::UnlockSlot(slot) => slot,
             _ => 0,
         };
-        (self.entry, self.slot) == (op.entry, slot)
+        let downgrades =
+            matches!(op.kind, OpKind::Downgrade | OpKind::ShareToo | OpKind::ShareOnly);
+        (self.entry, self.slot, self.downgrades) == (op.entry, slot, downgrades)
     }
 }
 
@@ -310,14 +313,14 @@ impl Ledger {
         }
         self.enter(ticket, entry, Wish::PLAIN, Mode::Try);
         self.active += 1;
+        self.tellers.push_back(Teller { entry, slot: 0, downgrades: true, ticket });
         if downgrading {
             // Asked again by a holder that gave up the first time: told with the first.
-            return self.tellers.push_back(Teller { entry, slot: 0, ticket });
+            return;
         }
         let state = &mut self.entries[entry as usize];
         state.held = Held::Shared;
         state.downgrading = true;
-        self.tellers.push_back(Teller { entry, slot: 0, ticket });
         self.push_op(Op { kind: OpKind::Downgrade, tells: true, entry });
     }
 

@@ -301,6 +301,9 @@ impl Ledger {
 
     pub(super) fn drop_if_unused(&mut self, entry: u32) {
         let state = &self.entries[entry as usize];
+        if state.attempt == Attempt::Failed {
+            return self.clear_up(entry);
+        }
         if !self.doubts.is_empty() && state.ops == 0 && state.attempt.is_none() {
             self.make_sure(entry);
         }

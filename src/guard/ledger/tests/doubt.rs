@@ -116,6 +116,8 @@ fn a_release_and_a_try_of_one_key_that_fail_both_leave_nothing() {
     fail(&mut ledger, &mut outcomes, other);
     ledger.synced();
     assert_eq!(answer(&mut ledger, &mut outcomes, true), OpKind::Wake);
+    assert_eq!(ledger.peek_op(), None, "not before that is through");
+    ledger.synced();
     let clear = answer(&mut ledger, &mut outcomes, Value::Told);
     assert_eq!(clear, OpKind::Clear(Want::Exclusive));
     assert!(matches!(outcomes.failed[..], [(t, _)] if t == ticket(1)));

@@ -3,10 +3,12 @@
 
 use std::collections::HashMap;
 
-use super::server::{Message, Server};
+use super::server::{Asked, Server};
 use super::*;
 use crate::proto::companion;
 use crate::proto::frontend::KeyParameters;
+
+mod session;
 
 const PEERS: usize = 3;
 const KEYS: u64 = 3;
@@ -46,6 +48,8 @@ struct World {
     crowded: bool,
     rests: u32,
     grants: u32,
+    /// How many swaps have failed when they had begun.
+    failed_swaps: u32,
 }
 
 impl World {
@@ -68,6 +72,7 @@ impl World {
             crowded: seed % 3 == 0,
             grants: 0,
             rests: 0,
+            failed_swaps: 0,
         }
     }
 
@@ -185,88 +190,6 @@ impl World {
         }
     }
 
-    /// Sends some of the outbox as one batch; what shares its Sync with nothing goes alone.
-    fn send(&mut self, peer: usize) {
-        let count = 1 + self.pick(4);
-        let asked = &mut self.server.sessions[peer].asked;
-        let ledger = &mut self.peers[peer].ledger;
-        let mut sent = 0;
-        if ledger.is_recovering() {
-            return;
-        }
-        while sent < count {
-            // Several as one have the outcome of so many, one by one.
-            let several = match ledger.next(ROWS_MAX) {
-                Some(Next::One(..)) => 1,
-                Some(Next::Swap(..)) => 2,
-                Some(Next::Several(_, several)) => several,
-                None => break,
-            };
-            let is_alone = ledger.peek_op().is_some_and(|(_, statement)| statement.is_alone());
-            if is_alone && sent > 0 {
-                break;
-            }
-            for _ in 0..several {
-                let (op, statement) = super::sent(ledger);
-                asked.push_back(Some((op.to_number(), statement)));
-            }
-            sent += several;
-            if is_alone {
-                break;
-            }
-        }
-        if sent > 0 {
-            asked.push_back(None);
-        }
-    }
-
-    /// The server runs one lock call. Now and then the statement fails there.
-    fn serve(&mut self, peer: usize) -> bool {
-        let front = self.server.sessions[peer].asked.front().copied().flatten();
-        let may_fail = front.is_some_and(|(number, _)| {
-            let kind = Op::from_number(number).kind;
-            kind.is_try() || kind == OpKind::Inquire
-        });
-        let mut fails = (self.fails && may_fail && self.pick(20) == 0).then(|| self.pick(2) == 0);
-        if self.runs_out && self.server.is_before_its_look(peer) && self.pick(8) == 0 {
-            fails = Some(false);
-        }
-        self.server.step(peer, fails)
-    }
-
-    fn deliver(&mut self, peer: usize) -> bool {
-        let Some(message) = self.server.sessions[peer].said.pop_front() else { return false };
-        let Peer { ledger, outcomes, .. } = &mut self.peers[peer];
-        ledger.tick(self.now);
-        match message {
-            Message::Answer(number, value) => {
-                let op = Op::from_number(number);
-                let agreed = match op.kind {
-                    OpKind::Inquire => {
-                        let nobody = Listing { holders: 0, waiters: 0, entries: Vec::new() };
-                        ledger.inquiry_answered(op, Box::new(nobody), outcomes)
-                    }
-                    _ => ledger.answered(op, value, outcomes),
-                };
-                agreed.expect("model and ledger agree");
-            }
-            Message::Failed(number) => {
-                let sqlstate = crate::error::SqlState::new(*b"57014");
-                let error = Error::Server { sqlstate, message: "canceled".into() };
-                ledger.failed(Op::from_number(number), error, outcomes).expect("it may fail");
-            }
-            Message::Skipped(number) => ledger.skipped(Op::from_number(number)),
-            Message::Synced => ledger.synced(),
-            Message::Notified(by, KeyParameters::Bigint(key)) => {
-                ledger.notified(Key::Bigint(key), by, outcomes);
-            }
-            Message::Notified(by, KeyParameters::Pair(high, low)) => {
-                ledger.notified(Key::Pair(high, low), by, outcomes);
-            }
-        }
-        true
-    }
-
     fn lose(&mut self, peer: usize) {
         self.server.kill(peer);
         self.beliefs.retain(|belief| belief.peer != peer);
@@ -335,8 +258,8 @@ impl World {
         let known = open.iter().map(|(ticket, ..)| *ticket).chain(outcomes.gone.clone());
         let active = known.filter(|ticket| ledger.is_active(*ticket)).count();
         assert_eq!(ledger.active() as usize, active);
-        for op in self.server.sessions[peer].asked.iter().flatten() {
-            if let Some(slot) = ledger.slot_of(Op::from_number(op.0)) {
+        for (number, _) in self.server.sessions[peer].asked.iter().flat_map(Asked::halves) {
+            if let Some(slot) = ledger.slot_of(Op::from_number(number)) {
                 assert!(!free.contains(&slot), "slot {slot} is in use");
             }
         }
@@ -438,18 +361,21 @@ impl World {
 
 #[test]
 fn whatever_callers_and_servers_do_ledgers_and_server_agree() {
-    let mut grants = 0;
+    let [mut grants, mut failed_swaps] = [0; 2];
     for seed in 0..1_500 {
         let mut world = World::new(seed, seed % 2 == 0);
         world.inquires = seed % 4 < 2;
         world.runs_out = seed % 5 < 2;
+        world.server.denied = (seed % 7 == 0).then_some(0);
         for _ in 0..600 {
             world.step(seed % 3 == 0);
         }
         world.end();
         grants += world.grants;
+        failed_swaps += world.failed_swaps;
     }
-    assert!(grants > 20_000, "it was about something: {grants}");
+    let counts = [grants, failed_swaps];
+    assert!(grants > 20_000 && failed_swaps > 50, "it was about something: {counts:?}");
 }
 
 /// The end of a holder notifies nobody, so this is about worlds in which none ends.

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use super::server::{Message, Server};
+use super::server::{Asked, Message, Server};
 use super::*;
 use crate::proto::frontend::KeyParameters;
 
@@ -291,7 +291,7 @@ impl Race {
                 ledger.pop_op();
                 self.tries += usize::from(op.kind.is_try());
                 let asked = &mut self.server.sessions[racer].asked;
-                asked.extend([Some((op.to_number(), statement)), None]);
+                asked.extend([Asked::One(op.to_number(), statement), Asked::Sync]);
             }
             if self.server.sessions[racer].asked.is_empty() {
                 break;

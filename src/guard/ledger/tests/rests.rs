@@ -1,6 +1,6 @@
 //! Who waits behind many others does not listen until its turn is near.
 
-use super::server::{Message, Server};
+use super::server::{Asked, Message, Server};
 use super::*;
 
 /// Has the ledger believe that 40 others take turns, one each so many microseconds.
@@ -126,7 +126,8 @@ fn nobody_rests_before_it_has_counted_the_others() {
 fn send(ledger: &mut Ledger, server: &mut Server, session: usize) {
     while let Some((op, statement)) = ledger.peek_op() {
         ledger.pop_op();
-        server.sessions[session].asked.extend([Some((op.to_number(), statement)), None]);
+        let asked = [Asked::One(op.to_number(), statement), Asked::Sync];
+        server.sessions[session].asked.extend(asked);
     }
 }
 

@@ -14,12 +14,47 @@ struct Holders {
     shared: HashMap<usize, u32>,
 }
 
+/// What a session asks for. Statements have numbers.
+#[derive(Clone, Copy)]
+pub(super) enum Asked {
+    One(u64, Statement),
+    /// A release and a try as one.
+    Swap([(u64, Statement); 2]),
+    Sync,
+}
+
+impl Asked {
+    pub(super) fn halves(&self) -> impl Iterator<Item = (u64, Statement)> {
+        let halves = match *self {
+            Self::One(number, statement) => [Some((number, statement)), None],
+            Self::Swap(halves) => halves.map(Some),
+            Self::Sync => [None; 2],
+        };
+        halves.into_iter().flatten()
+    }
+}
+
+/// Where a statement fails.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Failure {
+    /// Before any of it is run, if it has not begun.
+    AtBind,
+    /// Before its next lock call.
+    Before,
+    /// Behind that.
+    After,
+}
+
 /// What the server says to a session, in order.
 #[derive(Debug, PartialEq)]
 pub(super) enum Message {
     Answer(u64, Value),
     Failed(u64),
+    /// Failed, since the role may not do that: nothing of it was run.
+    Denied(u64),
     Skipped(u64),
+    /// Of both halves of a swap.
+    Both(Box<[Self; 2]>),
     Synced,
     /// The session that has notified, and what.
     Notified(i32, KeyParameters),
@@ -31,15 +66,18 @@ pub(super) struct Server {
     pub(super) sessions: Vec<Session>,
     /// Grows with every token.
     lsn: u64,
+    /// The session of a role that may not notify.
+    pub(super) denied: Option<usize>,
 }
 
 #[derive(Default)]
 pub(super) struct Session {
-    /// Statements with their numbers; `None` is a Sync.
-    pub(super) asked: VecDeque<Option<(u64, Statement)>>,
+    pub(super) asked: VecDeque<Asked>,
     pub(super) said: VecDeque<Message>,
     /// How far the first statement is.
     step: u16,
+    /// What its first half has come to, where that is a swap.
+    released: Option<Value>,
     failed: bool,
     channels: Vec<u8>,
     listens: Vec<(u8, bool)>,
@@ -51,50 +89,44 @@ impl Server {
         Self { sessions: (0..sessions).map(|_| Session::default()).collect(), ..Self::default() }
     }
 
-    /// Runs one lock call of a session; the statement fails there if `fails`, before or after its
-    /// effect. Says whether there was anything to do.
-    pub(super) fn step(&mut self, session: usize, fails: Option<bool>) -> bool {
-        let Some(next) = self.sessions[session].asked.front().copied() else { return false };
-        let Some((number, statement)) = next else {
-            self.sessions[session].asked.pop_front();
+    /// Runs one lock call of a session; the statement fails there if `fails`. Says whether there
+    /// was anything to do.
+    pub(super) fn step(&mut self, session: usize, fails: Option<Failure>) -> bool {
+        let own = &mut self.sessions[session];
+        let Some(next) = own.asked.front().copied() else { return false };
+        let Some((_, statement)) = own.running() else {
+            own.asked.pop_front();
             self.commit(session);
             return true;
         };
-        if self.sessions[session].failed {
-            self.sessions[session].asked.pop_front();
-            self.sessions[session].said.push_back(Message::Skipped(number));
+        if own.failed {
+            own.asked.pop_front();
+            own.said.extend(next.halves().map(|(number, _)| Message::Skipped(number)));
             return true;
         }
-        if fails == Some(false) {
-            self.end(session, Message::Failed(number));
-            self.sessions[session].failed = true;
+        let is_begun = own.step > 0 || own.released.is_some();
+        if self.denied == Some(session) && !is_begun && takes_permission(&statement) {
+            own.fail(Message::Denied, false);
+            return true;
+        }
+        if matches!(fails, Some(Failure::AtBind | Failure::Before)) {
+            own.fail(Message::Failed, is_begun || fails == Some(Failure::Before));
             return true;
         }
         let value = self.call(session, &statement);
-        if fails == Some(true) {
-            self.end(session, Message::Failed(number));
-            self.sessions[session].failed = true;
+        if fails == Some(Failure::After) {
+            self.sessions[session].fail(Message::Failed, true);
         } else if let Some(value) = value {
-            self.end(session, Message::Answer(number, value));
+            self.sessions[session].end(value);
         }
         true
     }
 
     /// Whether a session's statement lets go of something, and has not looked for waiters yet.
     pub(super) fn is_before_its_look(&self, session: usize) -> bool {
-        let Session { asked, step, .. } = &self.sessions[session];
-        *step < 3
-            && matches!(
-                asked.front(),
-                Some(Some((
-                    _,
-                    Statement::Release(_)
-                        | Statement::ReleaseShared(_)
-                        | Statement::ReleaseSlot(..)
-                        | Statement::Downgrade(_)
-                        | Statement::OpenGate(_)
-                )))
-            )
+        let own = &self.sessions[session];
+        let running = own.running().filter(|_| own.step < 3);
+        running.is_some_and(|(_, statement)| lets_go(&statement))
     }
 
     /// The session is gone, and with it all its locks.
@@ -123,13 +155,6 @@ impl Server {
             let others = |of: &HashMap<usize, u32>| of.keys().any(|other| *other != session);
             !others(&holders.exclusive) && (shared || !others(&holders.shared))
         })
-    }
-
-    fn end(&mut self, session: usize, message: Message) {
-        let session = &mut self.sessions[session];
-        session.asked.pop_front();
-        session.step = 0;
-        session.said.push_back(message);
     }
 
     /// Notifications and LISTEN take effect; after a failure they do not.
@@ -371,6 +396,61 @@ impl Server {
         self.lsn += 1;
         statement::Token { timeline: 1, lsn: self.lsn }
     }
+}
+
+impl Session {
+    /// The statement that is first, or the half of it that is.
+    pub(super) fn running(&self) -> Option<(u64, Statement)> {
+        self.asked.front()?.halves().nth(self.released.is_some().into())
+    }
+
+    /// What is running has come to this.
+    fn end(&mut self, value: Value) {
+        self.step = 0;
+        let answer = match (self.asked.front().copied(), self.released.take()) {
+            (Some(Asked::One(number, _)), _) => Message::Answer(number, value),
+            (Some(Asked::Swap(_)), None) => return self.released = Some(value),
+            (Some(Asked::Swap([(released, _), (tried, _)])), Some(former)) => {
+                let both = [Message::Answer(released, former), Message::Answer(tried, value)];
+                Message::Both(Box::new(both))
+            }
+            (None | Some(Asked::Sync), _) => panic!("nothing is running"),
+        };
+        self.asked.pop_front();
+        self.said.push_back(answer);
+    }
+
+    /// The first statement fails. Of a swap that has begun both may have taken effect, or one.
+    fn fail(&mut self, why: fn(u64) -> Message, has_begun: bool) {
+        (self.step, self.released, self.failed) = (0, None, true);
+        match self.asked.pop_front() {
+            Some(Asked::One(number, _)) => self.said.push_back(why(number)),
+            Some(Asked::Swap([(released, _), (tried, _)])) if has_begun => {
+                self.said.push_back(Message::Both(Box::new([why(released), why(tried)])));
+            }
+            Some(Asked::Swap([(released, _), (tried, _)])) => {
+                self.said.extend([why(released), Message::Skipped(tried)]);
+            }
+            None | Some(Asked::Sync) => panic!("nothing is running"),
+        }
+    }
+}
+
+/// Whether it lets go of something, and then looks whether somebody waits.
+fn lets_go(statement: &Statement) -> bool {
+    matches!(
+        statement,
+        Statement::Release(_)
+            | Statement::ReleaseShared(_)
+            | Statement::ReleaseSlot(..)
+            | Statement::Downgrade(_)
+            | Statement::OpenGate(_)
+    )
+}
+
+/// Whether only a role may run it that may notify.
+fn takes_permission(statement: &Statement) -> bool {
+    lets_go(statement) || matches!(statement, Statement::Wake(_))
 }
 
 /// A slot is told of on the channel of its first slot.

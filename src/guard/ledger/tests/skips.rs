@@ -48,3 +48,27 @@ fn a_gate_is_dropped_without_a_word_while_the_key_is_held() {
     ledger.skipped(drop_gate);
     assert_eq!(sent(&mut ledger).0.kind, OpKind::DropGate, "the release will tell");
 }
+
+/// The session has what it shares for itself alone as well, and downgrades that, before the release
+/// goes out that was skipped twice.
+#[test]
+fn a_downgrade_is_told_to_who_asked_for_it_and_not_to_who_waits_for_a_release() {
+    let (mut ledger, mut outcomes) = ledger();
+    let shared = Wish { want: Want::Shared, fenced: false };
+    ledger.request(ticket(0), key(7), shared, Mode::Try, &mut outcomes);
+    answer(&mut ledger, &mut outcomes, true);
+    assert!(ledger.release_and_tell(ticket(1), outcomes.granted[0].1, &mut outcomes));
+    let release = sent(&mut ledger).0;
+    ledger.request(ticket(2), key(7), Wish::PLAIN, Mode::Try, &mut outcomes);
+    answer(&mut ledger, &mut outcomes, true);
+    ledger.skipped(release);
+    let release = sent(&mut ledger).0;
+    ledger.downgrade(ticket(3), outcomes.granted[1].1, &mut outcomes);
+    let downgrade = sent(&mut ledger).0;
+    ledger.skipped(release);
+    assert_eq!(ledger.slot_of(downgrade), Some(3));
+    ledger.answered(downgrade, Value::Quiet, &mut outcomes).expect("it agrees");
+    assert_eq!(outcomes.done, [ticket(3)]);
+    assert_eq!(answer(&mut ledger, &mut outcomes, Value::Quiet), OpKind::ReleaseShared);
+    assert_eq!(outcomes.done, [ticket(3), ticket(1)]);
+}
