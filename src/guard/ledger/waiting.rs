@@ -331,10 +331,12 @@ impl Ledger {
         if self.rest(entry) {
             return;
         }
+        // Not where LISTEN has failed after it was registered, or together with that.
+        let hears = listed && self.channels[usize::from(self.channel_of(entry))].listening;
         let state = &mut self.entries[entry as usize];
         state.refusals = refusals.saturating_add(1);
         state.probed = 0;
-        let pause = match listed {
+        let pause = match hears {
             true => {
                 let grown = (0..refusals.min(8)).fold(POLL_MIN, |pause, _| pause * 3 / 2);
                 let grown = grown.min(POLL_MAX);

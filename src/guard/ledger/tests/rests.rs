@@ -193,3 +193,13 @@ fn what_is_let_go_of_while_a_rest_ends_is_found_in_whatever_order_that_happens()
         assert_eq!(sides[0].1.granted.len(), 1, "{order:b}");
     }
 }
+
+/// The server has not taken a LISTEN meanwhile, of another channel: there is none any more.
+#[test]
+fn who_has_rested_and_cannot_listen_again_asks_often() {
+    let (mut ledger, mut outcomes) = resting();
+    ledger.hear_no_more(0);
+    wake(&mut ledger, &mut outcomes);
+    assert_eq!(answer(&mut ledger, &mut outcomes, Value::Waits), OpKind::Retry);
+    assert!(ledger.next_retry().since(ledger.now) <= Duration::from_millis(10));
+}
