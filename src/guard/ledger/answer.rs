@@ -199,12 +199,14 @@ impl Ledger {
                 state.releasing = state.releasing.saturating_sub(1);
             }
         }
-        if self.entries[entry as usize].ops > 0 || self.has_again(doubt) {
-            // The key is asked for here again, or held: nobody has to wait until that is over.
+        let state = &self.entries[entry as usize];
+        let has_again = !state.attempt.is_none() || self.has_again(doubt);
+        if has_again || state.ops > 0 {
             self.wake(entry);
-            if std::mem::take(&mut doubt.tells) {
-                self.tell(op, sink)?;
-            }
+        }
+        // The key is asked for here again, or held: nobody has to wait until that is over.
+        if has_again && std::mem::take(&mut doubt.tells) {
+            self.tell(op, sink)?;
         }
         self.doubts.push(doubt);
         self.settle(entry);

@@ -207,3 +207,29 @@ fn where_even_that_fails_the_session_ends() {
     let error = Error::Server { sqlstate, message: "out of memory".into() };
     assert_eq!(ledger.failed(op, error, &mut outcomes), Err(Disagreement));
 }
+
+/// What else is under way of the key has nothing to do with that slot.
+#[test]
+fn who_waits_for_the_release_of_a_slot_is_told_once_it_is_sure_whatever_becomes_of_others() {
+    let (mut ledger, mut outcomes) = ledger();
+    let wish = Wish { want: Want::Slot(4), fenced: false };
+    for slot in 0..2 {
+        ledger.request(ticket(slot), key(7), wish, Mode::Try, &mut outcomes);
+        answer(&mut ledger, &mut outcomes, Value::Slot(slot as u16));
+    }
+    for slot in 0..2 {
+        let hold = outcomes.granted[slot].1;
+        assert!(ledger.release_and_tell(ticket(2 + slot as u32), hold, &mut outcomes));
+    }
+    let (first, second) = (sent(&mut ledger).0, sent(&mut ledger).0);
+    fail(&mut ledger, &mut outcomes, first);
+    ledger.skipped(second);
+    ledger.synced();
+    assert_eq!(outcomes.done, [], "the server may have both still");
+    assert_eq!(answer(&mut ledger, &mut outcomes, Value::Quiet), OpKind::ReleaseSlot(1));
+    assert_eq!(outcomes.done, [ticket(3)]);
+    assert_eq!(answer(&mut ledger, &mut outcomes, true), OpKind::Wake);
+    ledger.synced();
+    assert_eq!(answer(&mut ledger, &mut outcomes, true), OpKind::UnlockSlot(0));
+    assert_eq!(outcomes.done, [ticket(3), ticket(2)]);
+}
