@@ -209,6 +209,9 @@ impl Ledger {
             self.tell(op, sink)?;
         }
         self.doubts.push(doubt);
+        // Who waited for the answer, and may have what is not in doubt.
+        self.stop_cooling(entry);
+        self.yield_to_others(entry);
         self.settle(entry);
         self.drop_if_unused(entry);
         Ok(())

@@ -233,3 +233,37 @@ fn who_waits_for_the_release_of_a_slot_is_told_once_it_is_sure_whatever_becomes_
     assert_eq!(answer(&mut ledger, &mut outcomes, true), OpKind::UnlockSlot(0));
     assert_eq!(outcomes.done, [ticket(3), ticket(2)]);
 }
+
+/// That one may keep what it has been granted for as long as it likes.
+#[test]
+fn who_waits_for_the_answer_to_a_release_is_not_left_to_who_has_the_slot_again() {
+    for mode in [Mode::Try, Mode::Wait] {
+        let (mut ledger, mut outcomes) = ledger();
+        let wish = Wish { want: Want::Slot(2), fenced: false };
+        ledger.request(ticket(0), key(7), wish, Mode::Try, &mut outcomes);
+        answer(&mut ledger, &mut outcomes, Value::Slot(0));
+        // So long that others may wait for it.
+        ledger.tick(Time::ZERO.after(Duration::from_millis(10)));
+        ledger.release(outcomes.granted[0].1, &mut outcomes);
+        let (release, _) = sent(&mut ledger);
+        ledger.request(ticket(1), key(7), wish, Mode::Try, &mut outcomes);
+        let (other, _) = sent(&mut ledger);
+        ledger.request(ticket(2), key(7), wish, mode, &mut outcomes);
+        // The session has that slot still.
+        ledger.skipped(release);
+        ledger.synced();
+        ledger.answered(other, Value::Slot(0), &mut outcomes).expect("it agrees");
+        let (release, _) = sent(&mut ledger);
+        assert_eq!(release.kind, OpKind::ReleaseSlot(0));
+        fail(&mut ledger, &mut outcomes, release);
+        ledger.synced();
+        ledger.tick(ledger.next_retry().min(Time::ZERO.after(Duration::from_secs(60))));
+        ledger.retry(&mut outcomes);
+        while outcomes.granted.len() == 2 && ledger.has_to_send() {
+            let (op, _) = sent(&mut ledger);
+            let value = if op.kind == OpKind::Try { Value::Slot(1) } else { Value::Yes };
+            ledger.answered(op, value, &mut outcomes).expect("it agrees");
+        }
+        assert_eq!(outcomes.granted.len(), 3, "{mode:?}");
+    }
+}
