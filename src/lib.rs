@@ -42,7 +42,8 @@
 //! * **I1 One hold per key per session.** Advisory locks are re-entrant within a session, so the
 //!   ledger, keyed by the numeric key and never by the name, excludes the threads of a process.
 //! * **I2 An error proves nothing.** After a failed statement with a lock call in it the lock may
-//!   be held: it is unlocked, or the session dropped, before the caller is answered.
+//!   be held: it is unlocked, or the session dropped, before the caller is answered. (But for the
+//!   caller of an unlock of a key that somebody asks for here meanwhile: see [`Lock::unlock`].)
 //! * **I3 No orphan.** A grant whose requester has gone is released at once.
 //! * **I4 Answers come in order**, one for each request; anything else ends the session.
 //! * **I5 The session never waits inside a statement.** `pg_advisory_lock` is not used: it would

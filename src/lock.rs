@@ -200,7 +200,9 @@ impl Lock {
     /// at once when [`Config::release_on_cancel`](crate::Config::release_on_cancel) has released
     /// the lock already.
     /// When [`Config::max_requests`](crate::Config::max_requests) calls are under way already, it
-    /// does not wait for the answer: the lock is released as if it was dropped.
+    /// does not wait for the answer: the lock is released as if it was dropped. Should the release
+    /// fail on the server while another caller of this manager asks for the key again, it returns
+    /// before it is made sure that the key was let go of; that is done when nobody here has it.
     ///
     /// # Errors
     ///

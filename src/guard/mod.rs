@@ -13,6 +13,8 @@
 //!   queued is overlooked.
 //! * A caller keeps the seat only while a statement of its own is under way. When it leaves, it
 //!   wakes another caller whose statement is in flight, or else the thread if somebody waits.
+//! * It sleeps with the seat where a byte in a pipe wakes it; but who [is alone](rhythm) waits in
+//!   recv(2), which ends within milliseconds, and hears nobody before that.
 //! * A task that is polled does not keep the seat, but for [a moment](linger).
 //! * The thread sleeps in the event loop without having the seat. When it wakes and the seat is
 //!   taken, callers are at work: it stands aside (outside the event loop, so that their answers do

@@ -220,7 +220,7 @@ impl Shared {
         {
             let reading = match self.receive_alone(seat, now, limit) {
                 Some(reading) => reading,
-                None => self.sleep_with_seat(seat, ticket, now, alarm),
+                None => self.sleep_with_seat(seat, ticket, alarm),
             };
             if reading != Reading::Nothing {
                 // Written by who has the seat only.
@@ -253,7 +253,7 @@ impl Shared {
     }
 
     /// Sleeps with the seat until the socket is ready, a deadline has come, or somebody nudges.
-    fn sleep_with_seat(&self, seat: &Seat, ticket: Ticket, now: Time, limit: Time) -> Reading {
+    fn sleep_with_seat(&self, seat: &Seat, ticket: Ticket, limit: Time) -> Reading {
         let Some(stream) = &seat.guard.stream else { return Reading::Nothing };
         self.driver_sleeps.store(true, Ordering::SeqCst);
         // Looked at after the flag was set: who queues later sees the flag and nudges.
@@ -263,7 +263,8 @@ impl Shared {
             return Reading::Nothing;
         }
         let limit = limit.min(seat.guard.next_timeout());
-        let reading = seat.ear.sleep(stream, now, limit);
+        // The turn before may have taken long: the process was stopped, or a waker is slow.
+        let reading = seat.ear.sleep(stream, Time::now(), limit);
         self.driver_sleeps.store(false, Ordering::SeqCst);
         reading
     }

@@ -1,4 +1,5 @@
-//! The connection's socket: TCP, with TLS or without, or Unix; never blocking. Knows no messages.
+//! The connection: TCP, with TLS or without, or Unix. Knows no messages. Nothing here blocks but
+//! [`Stream::sleep`], and [`Stream::receive`] for a moment.
 //!
 //! Whoever drives a stream need not know of TLS: it is connected when the handshake is through, and
 //! what is read and written is what went in at the other end.

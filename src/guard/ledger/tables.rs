@@ -294,7 +294,8 @@ impl Ledger {
 
     /// Every key has a lock or a request, or an unlock under way; an unlock is answered before any
     /// lock that was granted after it, so there are never more of those than locks. With as much
-    /// again for what follows a waiter's end.
+    /// again for what follows a waiter's end, and for keys that are in doubt: where that is not
+    /// enough, a request is refused.
     fn entries_max(&self) -> usize {
         2 * (self.limits.locks as usize + self.limits.requests as usize)
     }
