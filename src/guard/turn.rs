@@ -2,7 +2,7 @@
 //! deadlines that passed, send what there is to send.
 //!
 //! A turn is run by whoever has the seat (see the [module above](super)): the guard's own thread,
-//! or a caller that waits for an answer. It never blocks; [`Guard::receive`], between two turns, does.
+//! or a caller that waits for an answer. It never blocks; [`Guard::receive`] does, between turns.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
