@@ -27,10 +27,15 @@ pub(crate) enum Next {
 }
 
 impl Ledger {
-    /// The next to be sent, where there is room for so many.
+    /// The next to be sent, where there is room for so many. Where there is next to none, answers
+    /// are to come, and a long queue waits for them: sent in scraps, it would be put in order for
+    /// each of them, and each would be a batch.
     pub(crate) fn next(&mut self, room: usize) -> Option<Next> {
         if self.outbox.len() < ROWS_MIN {
             return self.one_or_two();
+        }
+        if room < ROWS_MIN {
+            return None;
         }
         self.gather();
         let op = *self.outbox.front()?;
@@ -38,9 +43,14 @@ impl Ledger {
         let like = |op: &&Op| self.run_of(op) == Some(run);
         let most = room.min(ROWS_MAX);
         let count = self.outbox.iter().take(most).take_while(like).count();
-        match count {
+        if count >= ROWS_MIN {
+            return Some(Next::Several(run, count));
+        }
+        // A try that goes with a release is not one of several.
+        let tries = self.outbox.iter().skip(count).take(ROWS_MIN);
+        match tries.filter(|op| op.kind == OpKind::Try).count() {
             ..ROWS_MIN => self.one_or_two(),
-            _ => Some(Next::Several(run, count)),
+            _ => Some(Next::One(op)),
         }
     }
 

@@ -54,6 +54,30 @@ fn a_statement_has_so_many_rows_and_no_more() {
     assert!(lengths.len() <= 10, "{lengths:?}");
 }
 
+/// Else a queue of many would go out in pairs: behind each, one more release comes into view.
+#[test]
+fn a_release_before_many_tries_takes_none_of_them_along() {
+    let (mut ledger, mut outcomes) = (Ledger::new(MANY, 1), Outcomes::default());
+    ledger.online(&mut outcomes);
+    ledger.request(ticket(0), key(0), Wish::PLAIN, Mode::Try, &mut outcomes);
+    answer(&mut ledger, &mut outcomes, true);
+    for number in 1..9 {
+        ledger.request(ticket(number), key(number.into()), Wish::PLAIN, Mode::Try, &mut outcomes);
+    }
+    ledger.release(outcomes.granted[0].1, &mut outcomes);
+    assert!(matches!(ledger.next(ROWS_MAX), Some(Next::One(op)) if op.kind == OpKind::Release));
+    ledger.pop_op();
+    assert!(matches!(ledger.next(ROWS_MAX), Some(Next::Several(Run::TryLock, 8))));
+}
+
+/// Else each turn would put it in order, to send one or two.
+#[test]
+fn a_long_queue_waits_for_room_for_several() {
+    let (mut ledger, _) = alternating(5);
+    assert!((0..4).all(|room| ledger.next(room).is_none()));
+    assert!(matches!(ledger.next(4), Some(Next::Several(Run::Release, 4))));
+}
+
 #[test]
 fn of_a_few_each_release_goes_with_the_try_behind_it() {
     let (mut ledger, _) = alternating(3);
