@@ -49,7 +49,7 @@ pub(super) struct Rhythm {
 }
 
 /// A request that comes so soon after a release is one of a burst.
-pub(super) const FOLLOWS_WITHIN: Duration = Duration::from_micros(50);
+pub(super) const FOLLOWS_WITHIN: Duration = Duration::from_micros(100);
 
 /// So many in a row make a burst.
 const STREAK: u32 = 32;
@@ -183,17 +183,17 @@ mod tests {
     fn one_request_that_comes_late_ends_the_burst() {
         let (rhythm, now) = burst();
         assert!(rhythm.released(at(now)));
-        rhythm.requested(at(now + 51));
-        assert!(!rhythm.released(at(now + 60)));
+        rhythm.requested(at(now + 101));
+        assert!(!rhythm.released(at(now + 110)));
     }
 
     #[test]
     fn one_request_that_does_not_come_ends_the_burst() {
         let (rhythm, now) = burst();
         assert!(rhythm.released(at(now)));
-        assert!(!rhythm.is_overdue(at(now + 50)));
-        assert!(rhythm.is_overdue(at(now + 51)));
-        assert!(!rhythm.released(at(now + 60)));
+        assert!(!rhythm.is_overdue(at(now + 100)));
+        assert!(rhythm.is_overdue(at(now + 101)));
+        assert!(!rhythm.released(at(now + 110)));
     }
 
     fn alone() -> Solitude {

@@ -409,10 +409,18 @@ impl Guard {
         }
     }
 
+    /// Nearly always there is none.
+    #[inline]
     fn apply(&mut self, change: Option<Change>, shared: &Shared) {
+        if let Some(change) = change {
+            self.apply_one(change, shared);
+        }
+    }
+
+    #[cold]
+    fn apply_one(&mut self, change: Change, shared: &Shared) {
         match change {
-            None => {}
-            Some(Change::Ready(greeting)) => {
+            Change::Ready(greeting) => {
                 let Config { max_locks, max_waiters, .. } = self.plan.config;
                 let warning =
                     |lock_table| Warning::about_lock_table(max_locks, max_waiters, lock_table);
@@ -428,8 +436,8 @@ impl Guard {
                     let _ = first.try_send(Ok(()));
                 }
             }
-            Some(Change::Witness(question)) => self.ask_witness(question),
-            Some(Change::OlderProtocol) => {
+            Change::Witness(question) => self.ask_witness(question),
+            Change::OlderProtocol => {
                 self.hang_up();
                 if let Some(peer) = &mut self.peer {
                     peer.version = ProtocolVersion::V3_0;
@@ -437,14 +445,14 @@ impl Guard {
                 }
                 self.unfinished = true;
             }
-            Some(Change::NextAddress(error)) => {
+            Change::NextAddress(error) => {
                 self.hang_up();
                 self.doubt(&error);
                 let address = self.peer.as_ref().map(|peer| peer.address.clone());
                 self.connector.reject(address, error);
                 self.unfinished = true;
             }
-            Some(Change::Ended(error)) => {
+            Change::Ended(error) => {
                 self.hang_up();
                 self.doubt(&error);
                 self.peer = None;

@@ -66,9 +66,10 @@ impl fmt::Debug for ReadBuf {
 /// Messages that are encoded and not yet sent.
 pub struct WriteBuf {
     storage: BytesMut,
-    /// INVARIANT: `sent <= end <= storage.len()`; behind the end are zeros.
+    /// INVARIANT: `sent <= end <= storage.len()`; behind the end are zeros, as long as it wipes.
     sent: usize,
     end: usize,
+    wipes: bool,
 }
 
 /// The message does not fit, or cannot be expressed; nothing was written.
@@ -78,7 +79,12 @@ pub struct Full;
 impl WriteBuf {
     /// A buffer for `capacity` bytes.
     pub fn new(capacity: usize) -> Self {
-        Self { storage: BytesMut::zeroed(capacity), sent: 0, end: 0 }
+        Self { storage: BytesMut::zeroed(capacity), sent: 0, end: 0, wipes: true }
+    }
+
+    /// From now on nothing secret is written: what was sent may stay until it is overwritten.
+    pub fn stop_wiping(&mut self) {
+        self.wipes = false;
     }
 
     /// What is to be sent.
@@ -166,10 +172,12 @@ impl WriteBuf {
         }
     }
 
-    /// Shortens what is there, and leaves nothing readable behind its end.
+    /// Shortens what is there, and leaves nothing secret behind its end.
     fn cut(&mut self, end: usize) {
-        if let Some(tail) = self.storage.get_mut(end..self.end) {
-            tail.fill(0);
+        if self.wipes {
+            if let Some(tail) = self.storage.get_mut(end..self.end) {
+                tail.fill(0);
+            }
         }
         self.end = end;
     }

@@ -399,6 +399,7 @@ impl Session {
             Step::Witness(question) => Some(Event::Witness(question)),
             Step::Done(greeting) => {
                 self.state = State::Ready;
+                self.outgoing.stop_wiping();
                 self.budget = Budget::of_unasked();
                 Some(Event::Ready(greeting))
             }
