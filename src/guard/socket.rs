@@ -8,6 +8,7 @@ use std::io::{self, IoSlice, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
+use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
 use rustix::net::sockopt::{self, Timeout};
@@ -70,10 +71,7 @@ impl Socket {
         token: Token,
         interest: Interest,
     ) -> io::Result<()> {
-        match self {
-            Self::Tcp(socket) => registry.register(socket, token, interest),
-            Self::Unix(socket) => registry.register(socket, token, interest),
-        }
+        registry.register(self.source(), token, interest)
     }
 
     /// Has the event loop tell of something else.
@@ -83,9 +81,13 @@ impl Socket {
         token: Token,
         interest: Interest,
     ) -> io::Result<()> {
+        registry.reregister(self.source(), token, interest)
+    }
+
+    fn source(&mut self) -> &mut dyn Source {
         match self {
-            Self::Tcp(socket) => registry.reregister(socket, token, interest),
-            Self::Unix(socket) => registry.reregister(socket, token, interest),
+            Self::Tcp(socket) => socket,
+            Self::Unix(socket) => socket,
         }
     }
 

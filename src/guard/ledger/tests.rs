@@ -381,13 +381,7 @@ fn a_notification_leads_to_a_try_at_once_and_one_during_a_try_to_another() {
 
 #[test]
 fn where_there_is_no_listen_waiters_ask_more_often() {
-    let (mut ledger, mut outcomes) = ledger();
-    ledger.request(ticket(0), key(7), Wish::PLAIN, Mode::Wait, &mut outcomes);
-    answer(&mut ledger, &mut outcomes, false);
-    let (listen, register) = (sent(&mut ledger).0, sent(&mut ledger).0);
-    let sqlstate = crate::error::SqlState::new(*b"0A000");
-    let error = Error::Server { sqlstate, message: "not supported".into() };
-    ledger.failed(listen, error, &mut outcomes).expect("it may fail");
+    let (mut ledger, mut outcomes, register) = channels::without_listen();
     ledger.answered(register, Value::Probed, &mut outcomes).expect("it agrees");
     for _ in 0..20 {
         let due = ledger.next_retry();

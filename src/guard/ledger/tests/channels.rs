@@ -68,10 +68,8 @@ fn who_is_registered_where_there_is_no_listen_leaves_as_others_do() {
     assert!(ledger.is_empty());
 }
 
-/// Nobody will notify it, registered or not: the registration may have been on its way together
-/// with the LISTEN that failed.
-#[test]
-fn who_is_registered_and_does_not_hear_of_it_asks_as_often_as_one_that_is_not() {
+/// A waiter where there is no LISTEN, and its registration, which was on its way meanwhile.
+pub(super) fn without_listen() -> (Ledger, Outcomes, Op) {
     let (mut ledger, mut outcomes) = ledger();
     ledger.request(ticket(0), key(7), Wish::PLAIN, Mode::Wait, &mut outcomes);
     answer(&mut ledger, &mut outcomes, false);
@@ -79,6 +77,14 @@ fn who_is_registered_and_does_not_hear_of_it_asks_as_often_as_one_that_is_not() 
     let sqlstate = crate::error::SqlState::new(*b"0A000");
     let error = Error::Server { sqlstate, message: "not supported".into() };
     ledger.failed(listen, error, &mut outcomes).expect("it may fail");
+    (ledger, outcomes, register)
+}
+
+/// Nobody will notify it, registered or not: the registration may have been on its way together
+/// with the LISTEN that failed.
+#[test]
+fn who_is_registered_and_does_not_hear_of_it_asks_as_often_as_one_that_is_not() {
+    let (mut ledger, mut outcomes, register) = without_listen();
     ledger.synced();
     ledger.answered(register, Value::WaitsGated, &mut outcomes).expect("it agrees");
     assert!(ledger.next_retry().since(ledger.now) <= Duration::from_millis(10));
