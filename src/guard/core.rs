@@ -350,11 +350,13 @@ impl Core {
         self.ledger.active()
     }
 
-    /// Whether the answers that are to come are waited for, by somebody or by what is to be sent
-    /// once they are here.
+    /// Whether what the server says next is waited for: an answer, by somebody or by what is to be
+    /// sent once it is here; or a notification.
     pub(crate) fn is_awaited(&self) -> bool {
         let Link::Ready { session, .. } = &self.link else { return self.ledger.active() > 0 };
-        self.ledger.active() > 0 || session.batches() > 0 && self.ledger.has_waiting()
+        self.ledger.active() > 0
+            || session.batches() > 0 && self.ledger.has_waiting()
+            || self.ledger.listens()
     }
 
     /// Whether anybody waits for what is held here.

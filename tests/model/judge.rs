@@ -172,6 +172,9 @@ fn session_is_looked_after(shared: &Shared, now: u64, guard: Sleeper) -> Result<
     if seat.guard.core.is_awaited() && guard.spot != Spot::EventLoop {
         return Err("answers are waited for, and the thread was not called".into());
     }
+    if seat.guard.core.listens() && guard.spot != Spot::EventLoop {
+        return Err("a notification would not be heard at once".into());
+    }
     if world::look(|world| world.is_readable()) && !looks_soon(guard, now) {
         return Err("what is in the socket is not read".into());
     }

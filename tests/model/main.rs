@@ -17,9 +17,10 @@
 //!
 //! * Every request that is waited for is known to the guard, and every one that is known is waited
 //!   for: none lies in the queue, no answer or abandonment is overlooked.
-//! * While nobody has the seat and an answer is to come to somebody, the thread is in the event
-//!   loop: a caller that could take over and sleeps would have lost leadership. The thread is never
-//!   away for long while nobody has the seat, and leaves nothing in the socket.
+//! * While nobody has the seat and an answer is to come to somebody, or a notification may, the
+//!   thread is in the event loop: a caller that could take over and sleeps would have lost
+//!   leadership. The thread is never away for long while nobody has the seat, and leaves nothing in
+//!   the socket.
 //! * Only a release lies in the queue, while nobody waits for a lock, and while the thread looks
 //!   within `STAND_ASIDE`; which finds it.
 //! * Nobody sleeps beyond its deadline, or with a context that is done. Nothing that is due to the

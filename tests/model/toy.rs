@@ -175,6 +175,7 @@ impl Core {
     pub(crate) fn is_awaited(&self) -> bool {
         self.active() > 0
             || !self.batches.is_empty() && (self.is_wanted() || !self.outbox.is_empty())
+            || self.listens()
     }
 
     pub(crate) fn slots_in_flight(&self) -> impl Iterator<Item = u32> + '_ {
@@ -185,6 +186,11 @@ impl Core {
     fn under_way(&self) -> impl Iterator<Item = Ticket> + '_ {
         let sent = self.batches.iter().flat_map(|(_, batch)| batch);
         sent.chain(&self.outbox).filter_map(|statement| statement.ticket())
+    }
+
+    /// Whether a notification would lead to a try.
+    pub(crate) fn listens(&self) -> bool {
+        !self.retries.is_empty()
     }
 
     fn is_wanted(&self) -> bool {

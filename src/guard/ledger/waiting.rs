@@ -110,6 +110,11 @@ impl Channel {
 }
 
 impl Ledger {
+    /// Whether a notification would lead to a try.
+    pub(crate) fn listens(&self) -> bool {
+        !self.cooling.is_empty()
+    }
+
     /// When [`Ledger::retry`] is due.
     pub(crate) fn next_retry(&self) -> Time {
         if self.online { self.next_retry } else { Time::NEVER }
