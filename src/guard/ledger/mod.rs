@@ -31,6 +31,7 @@ mod rivals;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod waiting;
 
 use std::collections::VecDeque;
