@@ -345,6 +345,11 @@ impl Core {
         self.ledger.is_active(ticket)
     }
 
+    /// Whether a notification would lead to the next try for the request.
+    pub(crate) fn listens_for(&self, ticket: Ticket) -> bool {
+        self.ledger.listens_for(ticket)
+    }
+
     /// How many requests have a statement under way.
     pub(crate) fn active(&self) -> u32 {
         self.ledger.active()

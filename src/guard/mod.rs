@@ -11,8 +11,9 @@
 //! * The seat is only ever *tried*, but for closing. Who cannot have it has queued what it wants
 //!   before it tried, and who leaves the seat looks at the queue again after leaving; so nothing
 //!   queued is overlooked.
-//! * A caller keeps the seat only while a statement of its own is under way. When it leaves, it
-//!   wakes another caller whose statement is in flight, or else the thread if somebody waits.
+//! * A caller keeps the seat while a statement of its own is under way; and while it waits to be
+//!   notified, until somebody else comes. When it leaves, it wakes another caller whose statement
+//!   is in flight, or else the thread if somebody waits.
 //! * It sleeps with the seat where a byte in a pipe wakes it; but who [is alone](rhythm) waits in
 //!   recv(2), which ends within milliseconds, and hears nobody before that.
 //! * A task that is polled does not keep the seat, but for [a moment](linger).

@@ -29,6 +29,10 @@
 //! but the server: that saves a system call for each answer. Whoever comes meanwhile is kept
 //! waiting until that answer is there, or a few milliseconds are over, and is the reason not to do
 //! it again for the next [`UNDISTURBED`] waits.
+//!
+//! Who waits to be notified keeps the seat as well, where others can wake it: it is woken by the
+//! server itself, and not by the thread. Whoever comes meanwhile gets the seat, and the next
+//! [`UNDISTURBED`] waits of this kind are left to the thread.
 
 use std::time::Duration;
 
@@ -118,11 +122,13 @@ pub(super) struct Solitude {
     /// How many others had come at the last look.
     visits: u32,
     undisturbed: u32,
+    /// So many waits to be notified are left to the thread.
+    left_to_thread: u32,
 }
 
 impl Solitude {
     pub(super) const fn new() -> Self {
-        Self { visits: 0, undisturbed: 0 }
+        Self { visits: 0, undisturbed: 0, left_to_thread: 0 }
     }
 
     /// Asked before each wait: whether it may be one that only the server ends.
@@ -133,6 +139,18 @@ impl Solitude {
         }
         self.undisturbed = (self.undisturbed + 1).min(UNDISTURBED + 1);
         self.undisturbed > UNDISTURBED
+    }
+
+    /// Asked before each wait to be notified: whether the seat may be kept meanwhile.
+    pub(super) fn keeps_seat(&mut self) -> bool {
+        let may_keep = self.left_to_thread == 0;
+        self.left_to_thread = self.left_to_thread.saturating_sub(1);
+        may_keep
+    }
+
+    /// Somebody came while the seat was kept.
+    pub(super) fn was_visited(&mut self) {
+        self.left_to_thread = UNDISTURBED;
     }
 
     /// A wait took longer than it may, so that others would be kept from the seat.
@@ -213,6 +231,17 @@ mod tests {
             assert!(!solitude.lasts(8), "wait {wait} since somebody came");
         }
         assert!(solitude.lasts(8));
+    }
+
+    #[test]
+    fn who_is_visited_leaves_the_seat_for_so_many_waits() {
+        let mut solitude = Solitude::new();
+        assert!(solitude.keeps_seat() && solitude.keeps_seat(), "until somebody comes");
+        solitude.was_visited();
+        for wait in 0..UNDISTURBED {
+            assert!(!solitude.keeps_seat(), "wait {wait} since somebody came");
+        }
+        assert!(solitude.keeps_seat());
     }
 
     #[test]

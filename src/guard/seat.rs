@@ -159,10 +159,12 @@ impl Shared {
             let is_needed = waited_for && !self.watch.is(WATCHING) || self.watch.is(AWAY);
             match driver {
                 Some(slot) => self.slots.wake_owner(slot),
-                None if is_needed => self.call_thread(),
+                None if is_needed => self.call_back(),
                 None => {}
             }
-            if due.as_nanos() < self.sleeps_until.load(Ordering::SeqCst) {
+            // Where it stands aside it looks before long, and then has its turn.
+            let sleeps_until = self.sleeps_until.load(Ordering::SeqCst);
+            if due.as_nanos() < sleeps_until && !self.watch.is(ASIDE) {
                 self.call_thread();
             }
             return;
@@ -190,7 +192,7 @@ impl Shared {
         // Looked at after that was set: who enters the event loop later sees it.
         self.send_aside();
         if self.watch.is(AWAY) {
-            self.call_thread();
+            self.call_back();
         }
         self.work_until(seat, ticket, Time::now(), until, Time::NEVER);
         self.lingers_until.store(0, Ordering::SeqCst);
@@ -222,15 +224,46 @@ impl Shared {
                 Some(reading) => reading,
                 None => self.sleep_with_seat(seat, ticket, alarm),
             };
-            if reading != Reading::Nothing {
-                // Written by who has the seat only.
-                let reads = self.reads.load(Ordering::Relaxed);
-                self.reads.store(reads.wrapping_add(1), Ordering::Release);
-            }
-            // Read once for the turn and for what comes after it.
-            now = Time::now();
-            seat.guard.turn(self, now, reading);
+            now = self.turn_with_seat(seat, reading);
         }
+    }
+
+    /// Keeps the seat while the ticket's request waits to be notified: its caller is woken by the
+    /// notification, and not by the thread that was. Until somebody else comes, who is to have the
+    /// seat. Says whether the request is being tried.
+    fn wait_with_seat(&self, seat: &mut Seat, ticket: Ticket, limit: Time) -> bool {
+        if !seat.guard.core.listens_for(ticket) || !seat.solitude.keeps_seat() {
+            return false;
+        }
+        self.send_aside();
+        let visits = self.visits.load(Ordering::Relaxed);
+        let mut now = Time::now();
+        while now < limit
+            && seat.guard.core.listens_for(ticket)
+            && !self.slots.has_news(ticket)
+            && !self.closing.load(Ordering::SeqCst)
+        {
+            if self.visits.load(Ordering::Relaxed) != visits {
+                seat.solitude.was_visited();
+                return false;
+            }
+            let reading = self.sleep_with_seat(seat, ticket, limit);
+            now = self.turn_with_seat(seat, reading);
+        }
+        seat.guard.core.is_active(ticket)
+    }
+
+    /// A turn after a sleep with the seat, and when it began.
+    fn turn_with_seat(&self, seat: &mut Seat, reading: Reading) -> Time {
+        if reading != Reading::Nothing {
+            // Written by who has the seat only.
+            let reads = self.reads.load(Ordering::Relaxed);
+            self.reads.store(reads.wrapping_add(1), Ordering::Release);
+        }
+        // Read once for the turn and for what comes after it.
+        let now = Time::now();
+        seat.guard.turn(self, now, reading);
+        now
     }
 
     /// Waits for an answer in recv(2), where nobody else seems to be around: who comes then is
@@ -344,6 +377,9 @@ impl Drive for Shared {
             self.send_aside();
         }
         self.work_until(&mut seat, ticket, now, limit, limit);
+        while self.wait_with_seat(&mut seat, ticket, limit) {
+            self.work_until(&mut seat, ticket, Time::now(), limit, limit);
+        }
         self.leave(seat, true);
         true
     }

@@ -27,7 +27,7 @@ const BUSY: u8 = 0;
 pub(super) const WATCHING: u8 = 1;
 /// Out of the callers' way, with a look at the queue now and then.
 pub(super) const ASIDE: u8 = 2;
-/// The same, but with long pauses, since one caller waits for a slow server.
+/// The same, but with long pauses, since one caller waits for long.
 pub(super) const AWAY: u8 = 3;
 
 impl Watch {
@@ -66,8 +66,8 @@ impl Watch {
 /// How often the thread looks whether callers are still at work.
 pub(super) const STAND_ASIDE: Duration = Duration::from_millis(2);
 
-/// The longest pause, while one caller waits for a slow server.
-const STAND_ASIDE_MAX: Duration = Duration::from_millis(64);
+/// The longest pause, while one caller waits for a slow server, or to be notified.
+const STAND_ASIDE_MAX: Duration = Duration::from_secs(1);
 
 /// How long closing waits for the thread at the longest. The thread never waits for the server, so
 /// it needs far less; the limit is for a caller that closes from inside a waker.
@@ -201,12 +201,17 @@ impl Shared {
         self.sent_aside.swap(false, Ordering::SeqCst)
     }
 
-    /// Wakes the thread, wherever it sleeps.
-    pub(super) fn call_thread(&self) {
+    /// Wakes the thread where it stands aside, or keeps it from doing so.
+    pub(super) fn call_back(&self) {
         self.thread_called.store(true, Ordering::SeqCst);
         if let Some(thread) = self.watch.thread.get() {
             thread.unpark();
         }
+    }
+
+    /// Wakes the thread, wherever it sleeps.
+    pub(super) fn call_thread(&self) {
+        self.call_back();
         // Fails only when the event loop is gone, and with it the thread.
         let _ = self.thread_waker.wake();
     }

@@ -47,6 +47,8 @@
 //! * the look at the queue, the news or the closing after `driver_sleeps` was set, or that order: a
 //!   request in the queue, a cancelled caller that sleeps, a close that hangs
 //!   (`a_cancelled_caller_leaves_at_once`, `closing_ends_all_waiting`)
+//! * who waits to be notified looks at the news, the limit or the closing: it waits without
+//!   sleeping (`who_waits_to_be_notified_gives_up_in_time`, `deadlines_are_kept_by_whoever_waits`)
 //! * the poker nudges: a cancelled caller sleeps (`a_cancelled_caller_leaves_at_once`)
 //! * the alarm at a caller's deadline: it sleeps on (`deadlines_are_kept_by_whoever_waits`)
 //! * the kick after a request was abandoned: the guard works for nobody
@@ -63,7 +65,7 @@
 //!   looked at by who enters the event loop, shortens the pause, is ended: it lingers, and nobody
 //!   looks (`a_poll_lingers_while_others_come`)
 //! * closing calls the thread, or nudges: it hangs (`closing_ends_all_waiting`)
-//! * a call unparks, or wakes the event loop: the same
+//! * a call unparks, sets its flag, or wakes the event loop: the same
 //! * the queue's flag is cleared under its lock: a request in the queue
 //!
 //! Not found, for it breaks nothing that is promised: that the thread does not wake the caller that
@@ -174,6 +176,7 @@ const MODELS: &[Model] = models![
     releases_ride_among_several_callers: 4_000,
     a_burst_ends_as_the_thread_comes_back: 4_000,
     timers_belong_to_the_seat: 4_000,
+    who_waits_to_be_notified_gives_up_in_time: 4_000,
     answers_meet_deadlines: 4_000,
     a_cancelled_caller_leaves_at_once: 4_000,
     closing_ends_all_waiting: 4_000,
@@ -212,10 +215,12 @@ fn check(model: &Model, rounds: u64, seed: u64) {
     config.max_steps = MaxSteps::FailAfter(STEPS_MAX);
     config.silence_warnings = true;
     PLAYED.set(format!("{name}, random schedules, seed {seed}"));
+    world::LOOKS.set(world::LOOKS_MAX);
     Runner::new(RandomScheduler::new_from_seed(seed, count), config.clone()).run(play);
     PLAYED.set(format!("{name}, PCT schedules, seed {seed}"));
     // These are not fair: who looks again and again may keep from running who it looks for.
     config.max_steps = MaxSteps::ContinueAfter(STEPS_MAX / 10);
+    world::LOOKS.set(usize::MAX);
     Runner::new(PctScheduler::new_from_seed(seed, DEPTH, count), config).run(play);
     println!("model {name}: {} schedules, {:.1} s", 2 * count, begin.elapsed().as_secs_f32());
 }

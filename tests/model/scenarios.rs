@@ -130,6 +130,32 @@ pub(crate) fn timers_belong_to_the_seat() {
     play(manners, some_past(), vec![cycles(1, 2), cycles(2, 2), cycles_with_unlock(3, 1)]);
 }
 
+/// Who waits to be notified keeps the seat, and looks up in time all the same.
+pub(crate) fn who_waits_to_be_notified_gives_up_in_time() {
+    let manners = Manners { is_contended: true, ..server(PROMPT) };
+    let past = Past { alone: false, ..some_past() };
+    let (context, canceler) = Context::background().with_cancel();
+    let when = choose(4) as u64 * 500 * MICROSECOND;
+    let acts = match choose(3) {
+        0 => vec![act(|manager| drop(manager.lock_within(1, Duration::from_millis(2))))],
+        1 => vec![
+            act(move |manager| drop(manager.lock_under(1, &context))),
+            act(move |_| {
+                pause(when);
+                canceler.cancel();
+            }),
+        ],
+        _ => vec![
+            cycles(1, 1),
+            act(move |manager| {
+                pause(when);
+                manager.close();
+            }),
+        ],
+    };
+    play(manners, past, acts);
+}
+
 /// An answer comes just when its caller gives up.
 pub(crate) fn answers_meet_deadlines() {
     let hurried = |key| {

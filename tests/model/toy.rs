@@ -14,7 +14,7 @@ use crate::key::Key;
 use crate::shell::socket;
 use crate::slots::{Answer, Grant, HoldId, Mode, Reply, Submission, Ticket, Work};
 use crate::sync::atomic::Ordering;
-use crate::world::{self, MILLISECOND, Spot};
+use crate::world::{self, MILLISECOND, Message, Spot};
 
 /// How much a turn reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,8 +150,11 @@ impl Guard {
     }
 
     fn read(&mut self, shared: &Shared, now: Time) {
-        while world::receive().is_some() {
-            self.core.answered(shared, now);
+        while let Some(message) = world::receive() {
+            match message {
+                Message::Answer => self.core.answered(shared, now),
+                Message::Notification => self.core.notified(),
+            }
             // As after a flood: the rest is for the next turn.
             if world::choose(8) == 0 {
                 self.unfinished = true;
@@ -191,6 +194,10 @@ impl Core {
     /// Whether a notification would lead to a try.
     pub(crate) fn listens(&self) -> bool {
         !self.retries.is_empty()
+    }
+
+    pub(crate) fn listens_for(&self, ticket: Ticket) -> bool {
+        self.retries.iter().any(|(_, _, other)| *other == ticket)
     }
 
     fn is_wanted(&self) -> bool {
@@ -280,12 +287,17 @@ impl Core {
         }
     }
 
+    /// Some key was let go of elsewhere: whoever waits for it asks at once.
+    fn notified(&mut self) {
+        self.retry(Time::NEVER);
+    }
+
     fn send(&mut self, now: Time) {
         if self.outbox.is_empty() || self.batches.len() >= BATCHES_MAX || self.is_closed {
             return;
         }
         self.batches.push_back((now, self.outbox.drain(..).collect()));
-        world::send(0);
+        world::send();
     }
 
     /// The oldest batch was answered.
@@ -312,6 +324,9 @@ impl Core {
                                 RETRIES[world::choose(RETRIES.len())],
                             ));
                             self.retries.push((at, key, ticket));
+                            if world::choose(2) == 0 {
+                                world::notify();
+                            }
                         }
                         (ticket, false, _) => {
                             if let Some(ticket) = ticket {

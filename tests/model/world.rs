@@ -4,7 +4,7 @@
 //! Whenever everybody sleeps the [judge] looks whether they may. The clock goes on from there to
 //! the next thing that is due. If nothing is, they would sleep for ever.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::task::Waker;
@@ -22,6 +22,10 @@ pub(crate) const MILLISECOND: u64 = 1_000_000;
 
 /// When each scenario should be over: what comes later is a call that nobody ends.
 pub(crate) const LATEST: u64 = 30_000 * MILLISECOND;
+
+/// Who looks at the clock so often without ever sleeping waits for something all the time, where
+/// schedules are fair.
+pub(crate) const LOOKS_MAX: usize = 300;
 
 /// How long a slow thread takes for a step at the longest.
 const SLOWEST: u64 = 80 * MILLISECOND;
@@ -53,8 +57,14 @@ pub(crate) struct Sleeper {
     pub(crate) until: u64,
 }
 
-/// One batch of statements, as the server answers it.
-pub(crate) type Batch = u64;
+/// What the server says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Message {
+    /// To one batch of statements.
+    Answer,
+    /// That a key was let go of elsewhere.
+    Notification,
+}
 
 #[derive(Default)]
 pub(crate) struct World {
@@ -63,11 +73,12 @@ pub(crate) struct World {
     pub(crate) sleepers: BTreeMap<usize, Sleeper>,
     beds: BTreeMap<usize, Bed>,
     unparked: BTreeMap<usize, bool>,
-    /// When each thread last looked at the clock.
+    /// When each thread last looked at the clock, and how often since it slept.
     looked_at: BTreeMap<usize, u64>,
-    /// What the server has yet to answer, and when it does.
-    coming: VecDeque<(u64, Batch)>,
-    socket: VecDeque<Batch>,
+    looks: BTreeMap<usize, usize>,
+    /// What the server has yet to say, and when it does.
+    coming: VecDeque<(u64, Message)>,
+    socket: VecDeque<Message>,
     has_edge: bool,
     is_called: bool,
     rings: usize,
@@ -94,6 +105,8 @@ type Bed = Arc<(Mutex<bool>, Condvar)>;
 
 thread_local! {
     static WORLD: RefCell<World> = RefCell::new(World::default());
+    /// See [`LOOKS_MAX`].
+    pub(crate) static LOOKS: Cell<usize> = const { Cell::new(LOOKS_MAX) };
 }
 
 fn with<T>(look: impl FnOnce(&mut World) -> T) -> T {
@@ -216,6 +229,7 @@ pub(crate) fn sleep(spot: Spot, until: u64) -> Woken {
                 return None;
             }
             world.sleepers.insert(me, Sleeper { spot, until });
+            world.looks.remove(&me);
             world.awake -= 1;
             Some(world.awake == 0)
         });
@@ -265,10 +279,16 @@ pub(crate) fn read_clock() -> u64 {
         }
         world.due()
     }));
-    with(|world| {
+    let (now, looks) = with(|world| {
         world.looked_at.insert(current(), world.now);
-        world.now
-    })
+        let looks = world.looks.entry(current()).or_default();
+        *looks += 1;
+        (world.now, *looks)
+    });
+    match looks <= LOOKS.get() {
+        true => now,
+        false => fail("a thread waits without sleeping"),
+    }
 }
 
 /// When the calling thread last looked at the clock: a span that it has computed counts from then.
@@ -330,19 +350,28 @@ pub(crate) fn run_timer() {
 }
 
 /// Sends a batch to the server.
-pub(crate) fn send(batch: Batch) {
+pub(crate) fn send() {
+    expect(Message::Answer);
+}
+
+/// Somebody else lets go of a key after a time.
+pub(crate) fn notify() {
+    expect(Message::Notification);
+}
+
+fn expect(message: Message) {
     let answers = look(|world| world.manners.answers);
     let after = answers[choose(answers.len())];
     wake_all(with(|world| {
         let earliest = world.coming.back().map_or(0, |(at, _)| *at);
         let at = world.now.saturating_add(after).max(earliest);
-        world.coming.push_back((at, batch));
+        world.coming.push_back((at, message));
         world.due()
     }));
 }
 
 /// Reads from the socket; nothing if there is nothing.
-pub(crate) fn receive() -> Option<Batch> {
+pub(crate) fn receive() -> Option<Message> {
     with(|world| world.socket.pop_front())
 }
 
@@ -382,8 +411,8 @@ impl World {
     /// Who does not sleep any longer.
     fn due(&mut self) -> Vec<Bed> {
         while self.coming.front().is_some_and(|(at, _)| *at <= self.now && *at != NEVER) {
-            let (_, batch) = self.coming.pop_front().expect("there is one");
-            self.socket.push_back(batch);
+            let (_, message) = self.coming.pop_front().expect("there is one");
+            self.socket.push_back(message);
             self.has_edge = true;
         }
         let due = |(thread, sleeper): (&usize, &Sleeper)| {

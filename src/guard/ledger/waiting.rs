@@ -16,7 +16,7 @@ use super::tables::{Attempt, NONE};
 use super::{Ledger, Op, OpKind, Sink};
 use crate::clock::Time;
 use crate::proto::companion;
-use crate::slots::Want;
+use crate::slots::{Ticket, Want};
 
 /// The pause of a registered waiter before it asks without having been notified; half as long
 /// again each time, up to [`POLL_MAX`].
@@ -74,6 +74,16 @@ impl Ledger {
     /// Whether a notification would lead to a try.
     pub(crate) fn listens(&self) -> bool {
         !self.cooling.is_empty()
+    }
+
+    /// The same, and the try would be for that request.
+    pub(crate) fn listens_for(&self, ticket: Ticket) -> bool {
+        let request = &self.requests[ticket.slot as usize];
+        if request.entry == NONE || request.generation != ticket.generation {
+            return false;
+        }
+        let state = &self.entries[request.entry as usize];
+        state.head == ticket.slot && state.retry_at.is_some()
     }
 
     /// When [`Ledger::retry`] is due.
