@@ -140,7 +140,7 @@ impl Stage {
         }
         let still_held = held.iter().filter(|lock| lock.handle.is_held());
         let shown = expected(still_held.map(|lock| (lock.ask, self.pids[lock.ask.manager])));
-        assert_eq!(self.observer.traces(), shown, "pg_locks, and the locks");
+        assert_eq!(self.observer.traces_at_rest(), shown, "pg_locks, and the locks");
 
         let mut ending = plan.ending.clone();
         while !held.is_empty() {
@@ -148,7 +148,7 @@ impl Stage {
             self.world.let_go(lock, ending.below(2) == 0);
         }
         self.settle();
-        assert_eq!(self.observer.traces(), Vec::<Trace>::new(), "all is released");
+        assert_eq!(self.observer.traces_at_rest(), Vec::<Trace>::new(), "all is released");
         assert!(self.world.rooms.are_empty(), "somebody is still in");
     }
 

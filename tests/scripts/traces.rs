@@ -1,5 +1,8 @@
 //! What of the scripts' locks the server has, by `pg_locks`.
 
+use std::thread;
+use std::time::{Duration, Instant};
+
 use distlock::{Key, Manager};
 
 use crate::forms::{Ask, KEYS, Place, slots};
@@ -21,8 +24,17 @@ enum At {
     Else(Numbers),
 }
 
+impl Trace {
+    fn is_registration(&self) -> bool {
+        matches!(self.at, At::Else(_)) && self.mode == "ShareLock"
+    }
+}
+
 /// `objsubid`, `classid` and `objid` (manual: view-pg-locks); the latter two are unsigned.
 type Numbers = [i64; 3];
+
+/// Nobody stays registered for so long, on however slow a machine.
+const STAY_MAX: Duration = Duration::from_secs(20);
 
 /// Looks at the server.
 pub(crate) struct Observer {
@@ -53,8 +65,19 @@ impl Observer {
         held.expect("it is held").1
     }
 
-    /// All advisory locks that the server has, in their order.
-    pub(crate) fn traces(&mut self) -> Vec<Trace> {
+    /// All advisory locks that the server has while nobody waits, in their order. Who has just had
+    /// a key stays registered as a waiter for a moment, and not for longer.
+    pub(crate) fn traces_at_rest(&mut self) -> Vec<Trace> {
+        let mut traces = self.traces();
+        let begin = Instant::now();
+        while begin.elapsed() < STAY_MAX && traces.iter().any(Trace::is_registration) {
+            thread::sleep(Duration::from_millis(1));
+            traces = self.traces();
+        }
+        traces
+    }
+
+    fn traces(&mut self) -> Vec<Trace> {
         let locked = advisory_locks(&mut self.sql).into_iter();
         let traces = locked.map(|(at, pid, mode)| Trace { at: self.place(at), pid, mode });
         let mut traces: Vec<Trace> = traces.collect();

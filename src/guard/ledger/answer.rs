@@ -136,6 +136,7 @@ impl Ledger {
         self.note_told(op.entry, value)?;
         // Who was refused in the meantime may have it now.
         self.stop_cooling(op.entry);
+        self.end_stay(op.entry, value == Value::Told);
         match value {
             Value::Told => self.yield_to_others(op.entry),
             _ => self.advance(op.entry, sink),
@@ -488,7 +489,7 @@ impl Ledger {
         let state = &mut self.entries[entry as usize];
         if is_idle && state.head == NONE {
             state.heard = 0;
-            if state.listed {
+            if state.listed && !self.stays(entry) {
                 self.unlisted(entry);
                 self.push_op(Op::new(OpKind::Delist, entry));
             }

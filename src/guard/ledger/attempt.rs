@@ -134,7 +134,8 @@ impl Ledger {
     pub(super) fn begin_try(&mut self, entry: u32, ticket: Ticket, sink: &mut impl Sink) {
         let request = &self.requests[ticket.slot as usize];
         let state = &self.entries[entry as usize];
-        let wants_gate = request.want == Want::Exclusive && state.listed && !state.gate;
+        let may_wait = request.mode == Mode::Wait && request.want == Want::Exclusive;
+        let wants_gate = may_wait && state.listed && !state.gate;
         let kind = match wants_gate {
             _ if self.shares(entry, request.want) => OpKind::Knock,
             true => OpKind::Retry,
@@ -208,6 +209,7 @@ impl Ledger {
         self.end_attempt(entry);
         if self.entries[entry as usize].listed && held == Held::Exclusive {
             self.has_its_turn(entry);
+            self.stay(entry);
         }
         let state = &mut self.entries[entry as usize];
         state.held = held;

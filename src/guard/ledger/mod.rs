@@ -42,7 +42,7 @@ pub(crate) use self::op::{Op, OpKind};
 pub(crate) use self::outbox::Next;
 use self::rivals::Rivals;
 use self::tables::{Attempt, Chains, Doubt, End, Entry, Held, Hold, NONE, Request};
-use self::waiting::{Channel, Cooling};
+use self::waiting::{Channel, Cooling, STAYS_MAX, Stay};
 use super::jitter::Jitter;
 use crate::clock::Time;
 use crate::context::Cause;
@@ -132,7 +132,8 @@ pub(crate) struct Ledger {
     /// Where the next skipped statement goes: before everything newer, behind its elders.
     resend_at: usize,
     cooling: Vec<Cooling>,
-    /// No later than the earliest `retry_at`, or end of listening.
+    stays: Vec<Stay>,
+    /// No later than the earliest `retry_at`, or end of a stay or of listening.
     next_retry: Time,
     channels: [Channel; CHANNELS as usize],
     /// Whether the server takes LISTEN.
@@ -195,6 +196,7 @@ impl Ledger {
             batch_failed: false,
             resend_at: 0,
             cooling: Vec::with_capacity(ROOM),
+            stays: Vec::with_capacity(STAYS_MAX),
             next_retry: Time::NEVER,
             channels: Default::default(),
             can_listen: true,

@@ -20,8 +20,9 @@ pub(super) const WANTED_FOR: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct Rivals {
-    /// Keys of which releases here have notified others.
-    told: Table<(), 64>,
+    /// Keys of which releases here have notified others, and whether they are asked for again at
+    /// once.
+    told: Table<bool, 64>,
     /// Who else lets go of a key. Made when the first notification comes: most never get one.
     crowds: Option<Box<Table<Crowd, 16>>>,
     hasher: KeyHasher,
@@ -37,7 +38,7 @@ impl Rivals {
 
     /// A release has notified others.
     pub(super) fn told(&mut self, key: Key, now: Time) {
-        self.told.place(key, now, || ());
+        self.told.place(key, now, || false);
         self.latest = now;
     }
 
@@ -67,6 +68,18 @@ impl Rivals {
     pub(super) fn told_at(&self, key: Key, now: Time) -> Option<Time> {
         let at = self.told.get(key)?.used_at;
         (now.since(at) < WANTED_FOR).then_some(at)
+    }
+
+    /// Who has let go of the key waits for it again, at once; or did not, this time.
+    pub(super) fn comes_back(&mut self, key: Key, does: bool) {
+        if let Some(again) = self.told.get_mut(key) {
+            *again = does;
+        }
+    }
+
+    /// Whether who lets go of the key usually waits for it again at once.
+    pub(super) fn usually_comes_back(&self, key: Key) -> bool {
+        self.told.get(key).is_some_and(|place| place.value)
     }
 
     /// How many other sessions have the key by turns: see [`Crowd::size`].

@@ -2,6 +2,7 @@
 //! bounded, and keep the room that they once had (invariant I6).
 
 use super::attempt::Permits;
+use super::waiting::STAYS_MAX;
 use super::{Ledger, Op, OpKind};
 use crate::clock::Time;
 use crate::key::Key;
@@ -297,7 +298,7 @@ impl Ledger {
     /// again for what follows a waiter's end, and for keys that are in doubt: where that is not
     /// enough, a request is refused.
     fn entries_max(&self) -> usize {
-        2 * (self.limits.locks as usize + self.limits.requests as usize)
+        2 * (self.limits.locks as usize + self.limits.requests as usize) + STAYS_MAX
     }
 
     pub(super) fn drop_if_unused(&mut self, entry: u32) {
@@ -309,8 +310,8 @@ impl Ledger {
             self.make_sure(entry);
         }
         let state = &self.entries[entry as usize];
-        let is_used =
-            !state.attempt.is_none() || state.holders > 0 || state.head != NONE || state.ops > 0;
+        let is_idle = state.attempt.is_none() && state.ops == 0;
+        let is_used = !is_idle || state.holders > 0 || state.head != NONE || self.stays(entry);
         if !is_used && self.index.remove(&self.entries, entry) {
             debug_assert!(state.retry_at.is_none(), "who cools has a waiter");
             debug_assert!(!state.listed && !state.gate, "nobody waits, nobody is registered");
@@ -476,6 +477,7 @@ impl Ledger {
         self.batch_failed = false;
         self.resend_at = 0;
         self.cooling.clear();
+        self.stays.clear();
         self.next_retry = Time::NEVER;
         self.locks_used = 0;
         self.active = 0;

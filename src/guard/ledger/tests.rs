@@ -18,6 +18,7 @@ mod ranks;
 mod rests;
 mod server;
 mod skips;
+mod stays;
 mod turns;
 
 /// What became of requests and holds.

@@ -17,7 +17,7 @@
 use std::time::Duration;
 
 use super::tables::{Entry, Held};
-use super::waiting::{Channel, POLL_MIN};
+use super::waiting::{BACK_WITHIN, Channel, POLL_MIN};
 use super::{Ledger, Op, OpKind, Sink};
 use crate::clock::Time;
 use crate::slots::Want;
@@ -197,6 +197,10 @@ impl Ledger {
         let Some((_, first)) = self.first(entry) else { return };
         if !self.is_open(entry, first.want) {
             return;
+        }
+        let key = self.entries[entry as usize].key();
+        if self.rivals.told_at(key, self.now).is_some_and(|at| self.now < at.after(BACK_WITHIN)) {
+            self.rivals.comes_back(key, true);
         }
         if !self.entries[entry as usize].listed && self.can_listen {
             self.listen(entry);

@@ -6,6 +6,9 @@
 //! is found by polling, seldom. Who was not registered, because the server has no LISTEN or the
 //! number is somebody else's, polls more often.
 //!
+//! Who has got the key, and usually waits for it again once it has let go of it, stays registered
+//! meanwhile ([`Ledger::stay`]): that saves two statements for each of its turns.
+//!
 //! One registration and one try in flight for each key, however many wait for it here. While
 //! processes compete for a key, the one that lets go yields: it registers as well, and the others
 //! come first. Which of those that are notified tries first: see [`turns`](super::turns).
@@ -33,6 +36,14 @@ const UNLISTED_MAX: Duration = Duration::from_secs(1);
 /// So often in a row the registration may fail because somebody looked for waiters just then.
 const PROBED_MAX: u8 = 3;
 
+/// For how long a session stays registered as a waiter once it has the key.
+const STAYS_FOR: Duration = Duration::from_millis(20);
+/// And for how long once it has let go of it. Others are told meanwhile that it waits, and let it
+/// come first.
+pub(super) const BACK_WITHIN: Duration = Duration::from_millis(1);
+/// For so many keys at once.
+pub(super) const STAYS_MAX: usize = 16;
+
 /// For how long a channel is listened to after the last waiter has gone.
 const LISTENS_FOR: Duration = Duration::from_secs(5);
 
@@ -51,6 +62,13 @@ impl Cooling {
     pub(super) fn rests(&self) -> bool {
         self.rests_since.is_some()
     }
+}
+
+/// A key that the session stays registered for, also if nobody here waits for it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stay {
+    entry: u32,
+    until: Time,
 }
 
 /// What is known of a channel.
@@ -109,6 +127,15 @@ impl Ledger {
                 position += 1;
             }
         }
+        while let Some(at) = self.stays.iter().position(|stay| stay.until <= now) {
+            let Stay { entry, .. } = self.stays.swap_remove(at);
+            let state = &self.entries[entry as usize];
+            if state.head == NONE && state.holders == 0 {
+                self.rivals.comes_back(state.key(), false);
+            }
+            self.settle(entry);
+            self.drop_if_unused(entry);
+        }
         for channel in 0..self.channels.len() {
             let state = &mut self.channels[channel];
             if state.until.is_some_and(|until| until <= now) {
@@ -123,7 +150,8 @@ impl Ledger {
         let retries =
             self.cooling.iter().filter_map(|place| self.entries[place.entry as usize].retry_at);
         let ends = self.channels.iter().filter_map(|channel| channel.until);
-        self.next_retry = retries.chain(ends).min().unwrap_or(Time::NEVER);
+        let stays = self.stays.iter().map(|stay| stay.until);
+        self.next_retry = retries.chain(ends).chain(stays).min().unwrap_or(Time::NEVER);
     }
 
     /// Another session has notified those who wait for a key.
@@ -268,7 +296,34 @@ impl Ledger {
             let number = usize::from(self.channel_of(entry));
             self.channels[number].users -= 1;
             self.keep_listening(number);
+            self.stays.retain(|stay| stay.entry != entry);
         }
+    }
+
+    /// Who was registered has the key now, and takes that back later, if it usually comes back.
+    pub(super) fn stay(&mut self, entry: u32) {
+        self.stays.retain(|stay| stay.entry != entry);
+        let hears = self.channels[usize::from(self.channel_of(entry))].listening;
+        let comes_back = self.rivals.usually_comes_back(self.entries[entry as usize].key());
+        if hears && comes_back && self.stays.len() < STAYS_MAX {
+            let until = self.now.after(STAYS_FOR);
+            self.stays.push(Stay { entry, until });
+            self.next_retry = self.next_retry.min(until);
+        }
+    }
+
+    /// It has let go of the key, and others may have been told: then it has to come back soon.
+    pub(super) fn end_stay(&mut self, entry: u32, is_told: bool) {
+        let until = if is_told { self.now.after(BACK_WITHIN) } else { self.now };
+        if let Some(stay) = self.stays.iter_mut().find(|stay| stay.entry == entry) {
+            stay.until = stay.until.min(until);
+            self.next_retry = self.next_retry.min(stay.until);
+        }
+    }
+
+    /// Whether the session stays registered, whether or not anybody here waits.
+    pub(super) fn stays(&self, entry: u32) -> bool {
+        self.stays.iter().any(|stay| stay.entry == entry)
     }
 
     pub(super) fn channel_of(&self, entry: u32) -> u8 {
