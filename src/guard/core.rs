@@ -411,6 +411,8 @@ impl Core {
         let result = match event {
             Event::Ready(_) | Event::Witness(_) => Ok(()),
             Event::Answer { ticket, value } => {
+                // Nothing of it has to be dropped, which the compiler does not see.
+                std::mem::forget(event);
                 self.heard(sink);
                 self.ledger.tick(now);
                 self.ledger.answered(Op::from_number(ticket), value, sink)

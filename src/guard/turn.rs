@@ -96,14 +96,19 @@ impl Guard {
             Reading::Received(count) => self.take_received(shared, now, count),
             reading => reading,
         };
+        // What is read may put off what is due, and brings nothing forward that is due already.
+        let is_due = now >= self.core.next_timeout();
         // An answer that lies in the socket is not overdue, however late this turn is: after a
         // pause of the process, what has come is read before anything is given up.
-        let reading = if self.core.is_overdue(now) { Reading::Drain } else { reading };
+        let is_overdue = is_due && self.core.is_overdue(now);
+        let reading = if is_overdue { Reading::Drain } else { reading };
         if reading != Reading::Nothing {
             self.read(shared, now, reading);
         }
-        let change = self.core.handle_timeout(now, &mut self.holds.settler(shared));
-        self.apply(change, shared);
+        if is_due {
+            let change = self.core.handle_timeout(now, &mut self.holds.settler(shared));
+            self.apply(change, shared);
+        }
         if !self.core.is_ready() {
             self.hear_witness(shared, now);
             self.connect(shared, now);

@@ -314,7 +314,10 @@ impl Ledger {
 
     /// It has let go of the key, and others may have been told: then it has to come back soon.
     pub(super) fn end_stay(&mut self, entry: u32, is_told: bool) {
-        let until = if is_told { self.now.after(BACK_WITHIN) } else { self.now };
+        if !is_told {
+            return self.stays.retain(|stay| stay.entry != entry);
+        }
+        let until = self.now.after(BACK_WITHIN);
         if let Some(stay) = self.stays.iter_mut().find(|stay| stay.entry == entry) {
             stay.until = stay.until.min(until);
             self.next_retry = self.next_retry.min(stay.until);

@@ -107,7 +107,6 @@ fn it_ends_where_nobody_else_waits() {
     let (mut ledger, mut outcomes, hold) = granted();
     ledger.release(hold, &mut outcomes);
     assert_eq!(answer(&mut ledger, &mut outcomes, Value::Quiet), OpKind::Release);
-    ledger.retry(&mut outcomes);
     assert_eq!(answer(&mut ledger, &mut outcomes, true), OpKind::Delist);
     assert!(ledger.is_empty());
 }
