@@ -404,9 +404,10 @@ fn lead_and_be_stopped(url: &str) {
     let mut election = manager.elect(1).context(&Context::background().with_timeout(LIMIT));
     let mut term = election.next_term().expect("elected");
     loop {
-        println!("\nSTOP ME");
-        // The first look after the stop is by this thread, if it is quick; else once more.
+        // The first look after the stop is by this thread, if it is quick; else once more. The stop
+        // may come as soon as it is asked for.
         let mut last = Instant::now();
+        println!("\nSTOP ME");
         while term.is_leader() && last.elapsed() < LEASE {
             last = Instant::now();
         }
