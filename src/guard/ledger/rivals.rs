@@ -87,6 +87,11 @@ impl Rivals {
         self.crowd_of(key).map_or(0, Crowd::size)
     }
 
+    /// The same, with those who may have come for the first and last time.
+    pub(super) fn seen(&self, key: Key) -> u32 {
+        self.crowd_of(key).map_or(0, |crowd| crowd.there().count() as u32)
+    }
+
     /// The time between the latest two notifications.
     pub(super) fn interval(&self, key: Key) -> Duration {
         self.crowd_of(key).map_or(Duration::ZERO, |crowd| crowd.heard_at.since(crowd.heard_before))

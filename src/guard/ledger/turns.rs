@@ -95,11 +95,15 @@ impl Ledger {
     }
 
     /// Whether others have had the key again and again meanwhile: they hear of a release earlier,
-    /// each time. They do not know of one who never gets it, and cannot wait for it.
+    /// each time. They do not know of one who never gets it, and cannot wait for it. Where many
+    /// come for the first time, they have their turn first, and all would press at once.
     pub(super) fn is_passed_over(&self, entry: u32) -> bool {
         let Entry { heard, pressed, .. } = self.entries[entry as usize];
-        let others = self.others(entry);
-        !pressed && others > 0 && u32::from(heard) > others + others / 4 + PASSED_OVER
+        if pressed || self.others(entry) == 0 {
+            return false;
+        }
+        let seen = self.rivals.seen(self.entries[entry as usize].key());
+        u32::from(heard) > seen + seen / 4 + PASSED_OVER
     }
 
     /// Tries once more before the next notification, when nobody expects it: it may come upon a
