@@ -6,11 +6,13 @@ mod support;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use distlock::{Context, Manager};
+use distlock::{Config, Context, Manager};
 use support::{TempCluster, wait_until};
 
 /// Nothing here takes this long; a test that hangs fails instead.
 const LIMIT: Duration = Duration::from_secs(60);
+
+const HEARTBEAT: Duration = Duration::from_millis(200);
 
 /// How often each thread of a name was put to sleep. The kernel counts a voluntary context switch
 /// each time a thread waits for something.
@@ -35,7 +37,8 @@ fn sleeps_of(name: &str) -> u64 {
 #[test]
 fn a_notification_wakes_the_caller_that_waits_and_others_are_not_in_its_way() {
     let cluster = TempCluster::start();
-    let manager = Manager::connect(cluster.url()).expect("a session");
+    let config: Config = cluster.url().parse().expect("a URL");
+    let manager = Manager::connect(config.heartbeat(HEARTBEAT)).expect("a session");
     let (key, mut sql) = (1, cluster.sql());
     sql.query(&format!("SELECT pg_advisory_lock({key})"));
     let notify: String =
@@ -47,6 +50,15 @@ fn a_notification_wakes_the_caller_that_waits_and_others_are_not_in_its_way() {
         let registered = "SELECT count(*) FROM pg_locks \
              WHERE locktype = 'advisory' AND mode = 'ShareLock'";
         wait_until("it is registered", LIMIT, || sql.value(registered).as_deref() == Some("1"));
+
+        // While nothing happens but heartbeats, which the waiter sends and reads, the thread looks
+        // less and less often. A pause, not a race.
+        let (began, before) = (Instant::now(), sleeps_of("distlock-guard"));
+        thread::sleep(10 * HEARTBEAT);
+        let wakes = sleeps_of("distlock-guard") - before;
+        let looks = (began.elapsed().as_nanos() / HEARTBEAT.as_nanos()) as u64;
+        println!("{wakes} wake-ups of the guard's thread in {looks} heartbeats");
+        assert!(wakes <= 2 * looks + 10, "{wakes} wake-ups in {looks} heartbeats");
 
         // Each notification leads to a try, after which the waiter sleeps again. The thread looks
         // every other millisecond, meanwhile.

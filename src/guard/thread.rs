@@ -97,11 +97,10 @@ fn guard(shared: &Shared, mut event_loop: EventLoop) {
             if shared.slots.has_submissions() {
                 shared.nudge_driver();
             }
-            let reads = shared.reads.load(Ordering::SeqCst);
-            shared.stand_aside(pause);
-            // As long as it is one and the same caller, there is less and less reason to look.
-            let same = shared.reads.load(Ordering::SeqCst) == reads;
-            pause = if same { (pause * 2).min(STAND_ASIDE_MAX) } else { STAND_ASIDE };
+            // Where nobody reads for a whole pause, and the seat is taken all the same, one caller
+            // waits for long, and there is less and less reason to look.
+            let is_quiet = shared.stand_aside(pause);
+            pause = if is_quiet { (pause * 2).min(STAND_ASIDE_MAX) } else { STAND_ASIDE };
             readable = true;
             continue;
         }
@@ -148,13 +147,14 @@ impl Shared {
         }
     }
 
-    /// Sleeps until callers no longer look into the socket, somebody calls for the thread, or a
-    /// release has waited for too long.
-    pub(super) fn stand_aside(&self, pause: Duration) {
+    /// Sleeps until callers no longer look into the socket, which it then says, somebody calls for
+    /// the thread, or a release has waited for too long.
+    pub(super) fn stand_aside(&self, pause: Duration) -> bool {
         let place = if pause <= STAND_ASIDE { ASIDE } else { AWAY };
         self.watch.place.store(place, Ordering::SeqCst);
         // Who left the seat before that was stored did not call.
         let mut is_needed = place == AWAY && self.try_seat().is_some();
+        let mut is_quiet = false;
         while !is_needed {
             let before = self.reads.load(Ordering::SeqCst);
             // Looked at after the place was stored: who begins to linger later sees that.
@@ -163,12 +163,13 @@ impl Shared {
             self.end_lingering();
             let called = self.thread_called.swap(false, Ordering::SeqCst);
             let closing = self.closing.load(Ordering::SeqCst);
-            let quiet = self.reads.load(Ordering::SeqCst) == before;
-            is_needed = called || closing || quiet || self.has_overdue_release();
+            is_quiet = !called && self.reads.load(Ordering::SeqCst) == before;
+            is_needed = called || closing || is_quiet || self.has_overdue_release();
         }
         // From here on no release rides; one that did already is found by the turn that follows.
         self.watch.place.store(BUSY, Ordering::SeqCst);
         self.sent_aside.store(false, Ordering::SeqCst);
+        is_quiet
     }
 
     /// Whether a release rides with a request that does not come, or somebody calls meanwhile. One

@@ -286,14 +286,15 @@ const CYCLES_EACH: u32 = 200;
 
 /// Threads of one manager, each with a key of its own, all at once.
 fn crowd(manager: &Manager) -> Count {
-    let [warm, go, done] = [(); 3].map(|()| Barrier::new(THREADS as usize + 1));
+    let [all, warm, go, done] = [(); 4].map(|()| Barrier::new(THREADS as usize + 1));
     let work = |key: i64| {
         let context = Context::background();
-        let cycles = || {
-            for _ in 0..CYCLES_EACH {
-                drop(manager.try_lock(&context, key).expect("an answer").expect("it is free"));
-            }
-        };
+        let take = || manager.try_lock(&context, key).expect("an answer").expect("it is free");
+        let cycles = || (0..CYCLES_EACH).for_each(|_| drop(take()));
+        // As many at once as there will ever be.
+        let held = take();
+        all.wait();
+        drop(held);
         cycles();
         warm.wait();
         go.wait();
@@ -305,6 +306,7 @@ fn crowd(manager: &Manager) -> Count {
             let work = &work;
             scope.spawn(move || work(1_000 + i64::from(n)));
         }
+        all.wait();
         warm.wait();
         let before = so_far();
         go.wait();
