@@ -332,7 +332,7 @@ impl Ledger {
         error: Error,
         sink: &mut impl Sink,
     ) -> Result<(), Disagreement> {
-        self.batch_failed = true;
+        self.recovery.has_failed = true;
         self.finish_op(op);
         match op.kind {
             OpKind::Listen => {
@@ -392,69 +392,6 @@ impl Ledger {
         self.advance(entry, sink);
         self.settle(entry);
         Ok(())
-    }
-
-    /// A statement was not run, because one before it in its batch failed: send it again, before
-    /// everything that is newer.
-    pub(crate) fn skipped(&mut self, mut op: Op) {
-        let is_moot = match op.kind {
-            // It was taken back meanwhile: sent now, it would come behind that.
-            OpKind::Enlist => !self.is_still_to_enlist(op.entry),
-            OpKind::Wake => !self.may_tell(op.entry),
-            // Made anew: a slot that was held then may be let go of by now.
-            OpKind::Clear(_) => {
-                self.entries[op.entry as usize].attempt = Attempt::Failed;
-                true
-            }
-            _ => false,
-        };
-        if is_moot {
-            self.finish_op(op);
-            return self.drop_if_unused(op.entry);
-        }
-        let is_untold = op.kind == OpKind::DropGate && !self.is_made_sure(op);
-        if is_untold && self.entries[op.entry as usize].held != Held::Exclusive {
-            // The release that was to tell the sharers may be through already.
-            op.kind = OpKind::OpenGate;
-        }
-        let op = self.permitted(op);
-        self.mark_sent(op, false);
-        self.resend(op);
-    }
-
-    /// Whether nothing may be sent just now: a statement has failed, and which ones behind it were
-    /// skipped is known only once their Sync is answered.
-    pub(crate) fn is_recovering(&self) -> bool {
-        self.batch_failed
-    }
-
-    /// Whether a registration that was skipped is still wanted, and no later one is under way.
-    fn is_still_to_enlist(&mut self, entry: u32) -> bool {
-        let state = &mut self.entries[entry as usize];
-        let is_last = state.enlisting == 1;
-        if !is_last || !state.listed {
-            state.enlisting = state.enlisting.saturating_sub(1);
-        }
-        is_last && state.listed
-    }
-
-    /// A batch is through. If it was not committed as a whole, who was to be notified was not:
-    /// they are notified once more.
-    pub(crate) fn synced(&mut self) {
-        let failed = std::mem::take(&mut self.batch_failed);
-        while let Some(entry) = self.told.pop() {
-            self.entries[entry as usize].ops -= 1;
-            if failed && self.online {
-                self.push_op(Op::new(OpKind::Wake, entry));
-            }
-            self.drop_if_unused(entry);
-        }
-    }
-
-    /// A batch's commit failed, so that nobody was notified; to try again would fail again (the
-    /// server's queue of notifications is full). Waiters find out by themselves.
-    pub(crate) fn commit_failed(&mut self) {
-        self.batch_failed = false;
     }
 
     pub(super) fn mark_sent(&mut self, op: Op, value: bool) {

@@ -27,6 +27,7 @@ mod index;
 mod inquiry;
 mod op;
 mod outbox;
+mod recovery;
 mod rivals;
 mod tables;
 #[cfg(test)]
@@ -40,6 +41,7 @@ use self::attempt::Permits;
 use self::index::Index;
 pub(crate) use self::op::{Op, OpKind};
 pub(crate) use self::outbox::Next;
+use self::recovery::Recovery;
 use self::rivals::Rivals;
 use self::tables::{Attempt, Chains, Doubt, End, Entry, Held, Hold, NONE, Request};
 use self::waiting::{Channel, Cooling, STAYS_MAX, Stay};
@@ -128,9 +130,7 @@ pub(crate) struct Ledger {
     tellers: VecDeque<Teller>,
     /// Keys whose waiters are notified with the batch that is being answered.
     told: Vec<u32>,
-    batch_failed: bool,
-    /// Where the next skipped statement goes: before everything newer, behind its elders.
-    resend_at: usize,
+    recovery: Recovery,
     cooling: Vec<Cooling>,
     stays: Vec<Stay>,
     /// No later than the earliest `retry_at`, or end of a stay or of listening.
@@ -193,8 +193,7 @@ impl Ledger {
             gathered: outbox::gathered(),
             tellers: VecDeque::with_capacity(ROOM),
             told: Vec::with_capacity(TOLD_MAX),
-            batch_failed: false,
-            resend_at: 0,
+            recovery: Recovery::default(),
             cooling: Vec::with_capacity(ROOM),
             stays: Vec::with_capacity(STAYS_MAX),
             next_retry: Time::NEVER,

@@ -93,14 +93,8 @@ impl Ledger {
     /// Tells that the statement of the first one is on its way.
     pub(crate) fn pop_op(&mut self) {
         let Some(op) = self.outbox.pop_front() else { return };
-        self.resend_at = self.resend_at.saturating_sub(1);
+        self.recovery.resend_at = self.recovery.resend_at.saturating_sub(1);
         self.mark_sent(op, true);
-    }
-
-    /// Puts a statement before everything that is newer, behind its elders that go out again.
-    pub(super) fn resend(&mut self, op: Op) {
-        self.outbox.insert(self.resend_at.min(self.outbox.len()), op);
-        self.resend_at += 1;
     }
 
     fn run_of(&self, op: &Op) -> Option<Run> {

@@ -2,6 +2,7 @@
 //! bounded, and keep the room that they once had (invariant I6).
 
 use super::attempt::Permits;
+use super::recovery::Recovery;
 use super::waiting::STAYS_MAX;
 use super::{Ledger, Op, OpKind};
 use crate::clock::Time;
@@ -474,8 +475,7 @@ impl Ledger {
         self.outbox.clear();
         self.tellers.clear();
         self.told.clear();
-        self.batch_failed = false;
-        self.resend_at = 0;
+        self.recovery = Recovery::default();
         self.cooling.clear();
         self.stays.clear();
         self.next_retry = Time::NEVER;
