@@ -10,6 +10,8 @@ pub(super) struct Recovery {
     pub(super) has_failed: bool,
     /// Where the next skipped statement goes: before everything newer, behind its elders.
     pub(super) resend_at: usize,
+    /// Keys for which a registration of that batch is not made again: neither is it taken back.
+    not_enlisted: Vec<u32>,
 }
 
 impl Ledger {
@@ -19,6 +21,8 @@ impl Ledger {
         let is_moot = match op.kind {
             // It was taken back meanwhile: sent now, it would come behind that.
             OpKind::Enlist => !self.is_still_to_enlist(op.entry),
+            // What is to be taken back was not made. A later one, which may be on its way, stands.
+            OpKind::Delist => self.was_not_enlisted(op.entry),
             OpKind::Wake => !self.may_tell(op.entry),
             // Made anew: a slot that was held then may be let go of by now.
             OpKind::Clear(_) => {
@@ -31,6 +35,9 @@ impl Ledger {
             self.finish_op(op);
             return self.drop_if_unused(op.entry);
         }
+        if matches!(op.kind, OpKind::Listen | OpKind::Enlist) {
+            self.hears_late(op);
+        }
         let is_untold = op.kind == OpKind::DropGate && !self.is_made_sure(op);
         if is_untold && self.entries[op.entry as usize].held != Held::Exclusive {
             // The release that was to tell the sharers may be through already.
@@ -39,6 +46,21 @@ impl Ledger {
         let op = self.permitted(op);
         self.mark_sent(op, false);
         self.resend(op);
+    }
+
+    /// What was let go of before the session is registered, or listens, has notified it of nothing:
+    /// who was tried before that, in the next batch, and was refused, tries once more behind it.
+    fn hears_late(&mut self, op: Op) {
+        let entries = match op.kind {
+            OpKind::Listen => 0..self.entries.len() as u32,
+            _ => op.entry..op.entry + 1,
+        };
+        for entry in entries {
+            let is_of_channel =
+                op.kind != OpKind::Listen || u32::from(self.channel_of(entry)) == op.entry;
+            let state = &mut self.entries[entry as usize];
+            state.notified |= is_of_channel && state.attempt == Attempt::Sent;
+        }
     }
 
     /// Whether nothing may be sent just now: a statement has failed, and which ones behind it were
@@ -53,14 +75,23 @@ impl Ledger {
         let is_last = state.enlisting == 1;
         if !is_last || !state.listed {
             state.enlisting = state.enlisting.saturating_sub(1);
+            self.recovery.not_enlisted.push(entry);
+            return false;
         }
-        is_last && state.listed
+        true
+    }
+
+    fn was_not_enlisted(&mut self, entry: u32) -> bool {
+        let known = &mut self.recovery.not_enlisted;
+        let at = known.iter().position(|known| *known == entry);
+        at.map(|at| known.swap_remove(at)).is_some()
     }
 
     /// A batch is through. If it was not committed as a whole, who was to be notified was not:
     /// they are notified once more.
     pub(crate) fn synced(&mut self) {
         let failed = std::mem::take(&mut self.recovery.has_failed);
+        self.recovery.not_enlisted.clear();
         while let Some(entry) = self.told.pop() {
             self.entries[entry as usize].ops -= 1;
             if failed && self.online {

@@ -130,7 +130,7 @@ impl Ledger {
         while let Some(at) = self.stays.iter().position(|stay| stay.until <= now) {
             let Stay { entry, .. } = self.stays.swap_remove(at);
             let state = &self.entries[entry as usize];
-            if state.head == NONE && state.holders == 0 {
+            if state.head == NONE && state.attempt.is_none() && state.holders == 0 {
                 self.rivals.comes_back(state.key(), false);
             }
             self.settle(entry);

@@ -47,6 +47,10 @@ struct World {
     /// Whether waiters rest, for many others that they believe in. And the steps while one did.
     crowded: bool,
     rests: u32,
+    /// Whether those who let go of a key are taken to come back to it. And the steps while one
+    /// stayed registered for that.
+    comes_back: bool,
+    stays: u32,
     grants: u32,
     /// How many swaps have failed when they had begun.
     failed_swaps: u32,
@@ -70,8 +74,10 @@ impl World {
             runs_out: false,
             inquires: false,
             crowded: seed % 3 == 0,
-            grants: 0,
             rests: 0,
+            comes_back: seed % 4 == 1,
+            stays: 0,
+            grants: 0,
             failed_swaps: 0,
         }
     }
@@ -82,6 +88,9 @@ impl World {
 
     fn step(&mut self, kills: bool) {
         let peer = self.pick(PEERS);
+        if self.comes_back && self.pick(3) == 0 {
+            self.come_back(peer);
+        }
         match self.pick(40) {
             0..=5 => self.ask(peer),
             6..=9 => self.let_go(peer),
@@ -99,7 +108,16 @@ impl World {
             _ => self.send(peer),
         }
         self.rests += u32::from(self.peers[peer].ledger.rests());
+        self.stays += u32::from((0..8).any(|entry| self.peers[peer].ledger.stays(entry)));
         self.settle(peer);
+    }
+
+    fn come_back(&mut self, peer: usize) {
+        for number in 0..KEYS {
+            let rivals = &mut self.peers[peer].ledger.rivals;
+            rivals.told(key(number as i64), self.now);
+            rivals.comes_back(key(number as i64), true);
+        }
     }
 
     fn pass(&mut self, span: Duration) {
@@ -361,7 +379,7 @@ impl World {
 
 #[test]
 fn whatever_callers_and_servers_do_ledgers_and_server_agree() {
-    let [mut grants, mut failed_swaps] = [0; 2];
+    let [mut grants, mut failed_swaps, mut stays] = [0; 3];
     for seed in 0..1_500 {
         let mut world = World::new(seed, seed % 2 == 0);
         world.inquires = seed % 4 < 2;
@@ -373,15 +391,16 @@ fn whatever_callers_and_servers_do_ledgers_and_server_agree() {
         world.end();
         grants += world.grants;
         failed_swaps += world.failed_swaps;
+        stays += world.stays;
     }
-    let counts = [grants, failed_swaps];
-    assert!(grants > 20_000 && failed_swaps > 50, "it was about something: {counts:?}");
+    let (counts, least) = ([grants, failed_swaps, stays], [20_000, 50, 500]);
+    assert!((0..3).all(|n| counts[n] > least[n]), "it was about something: {counts:?}");
 }
 
 /// The end of a holder notifies nobody, so this is about worlds in which none ends.
 #[test]
 fn no_wake_up_is_lost_however_releases_registrations_and_rests_interleave() {
-    let mut rests = 0;
+    let [mut rests, mut stays] = [0; 2];
     for seed in 10_000..11_500 {
         let mut world = World::new(seed, seed % 2 == 0);
         world.inquires = seed % 4 < 2;
@@ -399,8 +418,9 @@ fn no_wake_up_is_lost_however_releases_registrations_and_rests_interleave() {
         }
         world.end();
         rests += world.rests;
+        stays += world.stays;
     }
-    assert!(rests > 500, "it was about something: {rests}");
+    assert!(rests > 500 && stays > 20, "it was about something: {rests}, {stays}");
 }
 
 /// The locks of a session that ends are gone, and nobody is notified: not of them, nor of what it

@@ -72,3 +72,101 @@ fn a_downgrade_is_told_to_who_asked_for_it_and_not_to_who_waits_for_a_release() 
     assert_eq!(answer(&mut ledger, &mut outcomes, Value::Quiet), OpKind::ReleaseShared);
     assert_eq!(outcomes.done, [ticket(3), ticket(1)]);
 }
+
+/// It would be taken for registered, and nobody would notify it.
+#[test]
+fn the_end_of_a_registration_that_was_not_made_does_not_end_the_next_one() {
+    let (mut ledger, mut outcomes, hold) = held();
+    ledger.release(hold, &mut outcomes);
+    answer(&mut ledger, &mut outcomes, Value::Told);
+    ledger.synced();
+    let mut waits = |ledger: &mut Ledger, slot| {
+        ledger.request(ticket(slot), key(7), Wish::PLAIN, Mode::Wait, &mut outcomes);
+    };
+    waits(&mut ledger, 1);
+    assert!(ledger.abandon(ticket(1), &mut Outcomes::default()));
+    let first = [OpKind::Listen, OpKind::Enlist, OpKind::Delist];
+    assert_eq!(first, [(); 3].map(|()| answer(&mut ledger, &mut Outcomes::default(), true)));
+    ledger.synced();
+    // One batch; and the next one is on its way before the first has failed.
+    ledger.request(ticket(2), key(8), Wish::PLAIN, Mode::Try, &mut Outcomes::default());
+    waits(&mut ledger, 3);
+    assert!(ledger.abandon(ticket(3), &mut Outcomes::default()));
+    let batch = [(); 3].map(|()| sent(&mut ledger).0);
+    assert_eq!(batch.map(|op| op.kind), [OpKind::Try, OpKind::Enlist, OpKind::Delist]);
+    waits(&mut ledger, 4);
+    let again = sent(&mut ledger).0;
+    assert_eq!((again.kind, ledger.peek_op()), (OpKind::Enlist, None));
+
+    let sqlstate = crate::error::SqlState::new(*b"57014");
+    let error = Error::Server { sqlstate, message: "canceled".into() };
+    ledger.failed(batch[0], error, &mut outcomes).expect("a try may fail");
+    ledger.skipped(batch[1]);
+    ledger.skipped(batch[2]);
+    ledger.synced();
+    ledger.answered(again, Value::Yes, &mut outcomes).expect("it agrees");
+    ledger.synced();
+    while let Some((op, _)) = ledger.peek_op() {
+        assert_ne!(op.kind, OpKind::Delist);
+        ledger.pop_op();
+    }
+}
+
+fn fail(ledger: &mut Ledger, outcomes: &mut Outcomes, op: Op) {
+    let sqlstate = crate::error::SqlState::new(*b"57014");
+    let error = Error::Server { sqlstate, message: "canceled".into() };
+    ledger.failed(op, error, outcomes).expect("it may fail");
+}
+
+/// What is let go of before it is registered after all notifies nobody.
+#[test]
+fn who_was_tried_before_it_is_registered_tries_once_more() {
+    let (mut ledger, mut outcomes, hold) = held();
+    ledger.release(hold, &mut outcomes);
+    answer(&mut ledger, &mut outcomes, Value::Told);
+    ledger.synced();
+    ledger.request(ticket(1), key(8), Wish::PLAIN, Mode::Try, &mut outcomes);
+    ledger.request(ticket(2), key(7), Wish::PLAIN, Mode::Wait, &mut outcomes);
+    let batch = [(); 3].map(|()| sent(&mut ledger).0);
+    assert_eq!(batch.map(|op| op.kind), [OpKind::Try, OpKind::Listen, OpKind::Enlist]);
+    ledger.notified(key(7), OTHER, &mut outcomes);
+    let retry = sent(&mut ledger).0;
+    fail(&mut ledger, &mut outcomes, batch[0]);
+    ledger.skipped(batch[1]);
+    ledger.skipped(batch[2]);
+    ledger.synced();
+    ledger.answered(retry, Value::Waits, &mut outcomes).expect("it agrees");
+    assert_eq!(left(&mut ledger, &[OpKind::Enlist, OpKind::Retry]), 2);
+}
+
+/// The same, where the session is registered and does not listen yet.
+#[test]
+fn who_was_tried_before_the_session_listens_tries_once_more() {
+    let (mut ledger, mut outcomes) = ledger();
+    let other = channels::neighbour();
+    ledger.request(ticket(0), key(7), Wish::PLAIN, Mode::Wait, &mut outcomes);
+    ledger.request(ticket(1), key(1), Wish::PLAIN, Mode::Try, &mut outcomes);
+    answer(&mut ledger, &mut outcomes, false);
+    let batch = [(); 3].map(|()| sent(&mut ledger).0);
+    assert_eq!(batch.map(|op| op.kind), [OpKind::Try, OpKind::Listen, OpKind::Register]);
+    // In the next batch, a neighbour.
+    ledger.request(ticket(2), other, Wish::PLAIN, Mode::Wait, &mut outcomes);
+    answer(&mut ledger, &mut outcomes, false);
+    let register = sent(&mut ledger).0;
+    assert_eq!((register.kind, ledger.peek_op()), (OpKind::Register, None));
+    fail(&mut ledger, &mut outcomes, batch[0]);
+    ledger.skipped(batch[1]);
+    ledger.skipped(batch[2]);
+    ledger.synced();
+    ledger.answered(register, Value::Waits, &mut outcomes).expect("it agrees");
+    assert_eq!(left(&mut ledger, &[OpKind::Listen, OpKind::Register, OpKind::Retry]), 3);
+}
+
+/// How many of these are to be sent, in this order.
+fn left(ledger: &mut Ledger, kinds: &[OpKind]) -> usize {
+    let mut count = 0;
+    while ledger.peek_op().is_some() {
+        count += usize::from(kinds.get(count) == Some(&sent(ledger).0.kind));
+    }
+    count
+}

@@ -72,6 +72,19 @@ fn who_comes_back_again_and_again_is_registered_already() {
     }
 }
 
+#[test]
+fn who_is_being_tried_has_come_back() {
+    let (mut ledger, mut outcomes, hold) = granted();
+    let asker = Ticket { slot: 1, generation: 2 };
+    come_back(&mut ledger, &mut outcomes, hold, (asker, Duration::ZERO));
+    ledger.notified(key(7), OTHER, &mut outcomes);
+    let (op, _) = sent(&mut ledger);
+    assert_eq!(op.kind, OpKind::Retry);
+    pass(&mut ledger, &mut outcomes, BACK_WITHIN);
+    ledger.answered(op, Value::Granted, &mut outcomes).expect("it agrees");
+    assert_eq!(ledger.peek_op(), None, "it stays, as the time before");
+}
+
 /// Others would be told that somebody waits, and let that one come first.
 #[test]
 fn who_does_not_come_back_at_once_is_registered_while_it_waits_only() {
