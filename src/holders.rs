@@ -153,8 +153,8 @@ fn listed(answer: Answer) -> Result<Holders, Error> {
 /// It has sessions, not callers. A manager is one session: it appears once as the holder of a key,
 /// however many sharers it has, and once as a waiter, however many of its threads wait. A process
 /// whose own threads wait for a key that it holds itself keeps them to itself; they are not here.
-/// Who has just got a key for which it waited, and takes turns with others at that, may be listed
-/// as a waiter for 20 milliseconds more.
+/// Who has just got a key, and takes turns with others at it, may be listed as a waiter for 20
+/// milliseconds more.
 ///
 /// With the key come the slots of its counted lock ([`Acquire::slots`](crate::Acquire::slots)), and
 /// [`Place`] says which is which.

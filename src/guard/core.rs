@@ -345,7 +345,7 @@ impl Core {
         self.ledger.is_active(ticket)
     }
 
-    /// Whether a notification would lead to the next try for the request.
+    /// Whether the request is to be tried again, after a notification or a pause.
     pub(crate) fn listens_for(&self, ticket: Ticket) -> bool {
         self.ledger.listens_for(ticket)
     }

@@ -19,12 +19,12 @@
 //! * A task that is polled does not keep the seat, but for [a moment](linger).
 //! * The thread sleeps in the event loop without having the seat. When it wakes and the seat is
 //!   taken, callers are at work: it stands aside (outside the event loop, so that their answers do
-//!   not wake it) and looks again each `STAND_ASIDE` until they have gone. Callers that follow
-//!   each other [send it there](rhythm).
+//!   not wake it) and looks again each `STAND_ASIDE`, and ever less often while one of them waits
+//!   for long, until they have gone. Callers that follow each other [send it there](rhythm).
 //! * A release is sent by who lets go, unless it [rides](rhythm) with the next request, or as many
 //!   batches are unanswered as there may be: then whoever reads the next answer sends it.
 //! * Timers belong to the seat: who leaves it with an earlier deadline than the thread sleeps
-//!   until wakes the thread.
+//!   until wakes the thread, unless that looks before long.
 
 mod connect;
 mod convert;
@@ -339,6 +339,29 @@ mod tests {
             own.stand_aside(A_DAY);
             sender.send(())
         });
+        assert_eq!(receiver.recv_timeout(Duration::from_secs(60)), Ok(()));
+    }
+
+    /// Nobody leaves the seat then, and calls it for that.
+    #[test]
+    fn a_panic_with_the_seat_wakes_the_thread_from_far_away() {
+        let (shared, _event_loop, _receiver) = idle(1);
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let (own, thread_own) = (Arc::clone(&shared), Arc::clone(&shared));
+        let panics = std::thread::spawn(move || {
+            let _seat = own.seat.lock();
+            let away = std::thread::spawn(move || {
+                thread_own.stand_aside(A_DAY);
+                sender.send(())
+            });
+            own.watch.set_thread(away.thread().clone());
+            while !own.watch.is(thread::AWAY) {
+                std::thread::yield_now();
+            }
+            panic!("a bug, for this test");
+        });
+        assert!(panics.join().is_err());
+        shared.kick();
         assert_eq!(receiver.recv_timeout(Duration::from_secs(60)), Ok(()));
     }
 

@@ -125,7 +125,7 @@ impl Shared {
             // A bug of ours, in somebody's turn: what it has left half done is for closing only.
             Err(TryLockError::Poisoned(_)) => {
                 self.closing.store(true, Ordering::SeqCst);
-                let _ = self.thread_waker.wake();
+                self.call_thread();
                 None
             }
             Err(TryLockError::WouldBlock) => None,

@@ -79,6 +79,8 @@ pub(super) fn run(shared: &Shared, event_loop: EventLoop) {
     // What a panic has left half done is looked at once more, to be closed, and never again.
     let _ = catch_unwind(AssertUnwindSafe(|| guard(shared, event_loop)));
     shared.closing.store(true, Ordering::SeqCst);
+    // A caller may sleep with the seat.
+    shared.nudge_driver();
     let mut seat = shared.seat.lock().unwrap_or_else(PoisonError::into_inner);
     let _ = catch_unwind(AssertUnwindSafe(|| seat.guard.close(shared)));
     seat.guard.first = None;

@@ -96,7 +96,7 @@ impl Guard {
             Reading::Received(count) => self.take_received(shared, now, count),
             reading => reading,
         };
-        // What is read may put off what is due, and brings nothing forward that is due already.
+        // What is read may put off what is due. What it makes due at once has a turn of its own.
         let is_due = now >= self.core.next_timeout();
         // An answer that lies in the socket is not overdue, however late this turn is: after a
         // pause of the process, what has come is read before anything is given up.

@@ -89,12 +89,12 @@ impl Channel {
 }
 
 impl Ledger {
-    /// Whether a notification would lead to a try.
+    /// Whether a waiter is to be tried again, after a notification or a pause.
     pub(crate) fn listens(&self) -> bool {
         !self.cooling.is_empty()
     }
 
-    /// The same, and the try would be for that request.
+    /// Whether that is to be for this request.
     pub(crate) fn listens_for(&self, ticket: Ticket) -> bool {
         let request = &self.requests[ticket.slot as usize];
         if request.entry == NONE || request.generation != ticket.generation {
