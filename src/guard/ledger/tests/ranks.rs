@@ -410,23 +410,30 @@ fn nobody_starves_where_all_hear_in_the_same_order_each_time() {
 }
 
 /// Those who rest do not hear that the others have gone. They would rest for too long, each time.
+/// Until they have forgotten them, how fast two are is a matter of chance: the median of several.
 #[test]
 fn those_who_are_left_of_a_large_crowd_soon_have_the_key_as_fast_as_few() {
-    for (stay, seed) in [(1, 1), (2, 2), (3, 3), (10, 4), (20, 5)] {
-        let mut race = Race::new(50, seed);
-        race.run(50 * 8);
-        race.stay = stay;
-        let left = |race: &mut Race, grants| {
-            race.order.clear();
-            let begin = race.now;
-            while race.order.len() < grants {
-                race.step();
-            }
-            race.now.since(begin)
-        };
-        let first = left(&mut race, 50 + 10 * stay);
-        assert!(first < Duration::from_millis(600), "{stay}: {first:?}");
-        let later = left(&mut race, 100);
-        assert!(later < Duration::from_millis(300), "{stay}: {later:?}");
+    for stay in [1, 2, 3, 10, 20] {
+        let mut laters: Vec<Duration> = (0..15).map(|seed| left_of_fifty(stay, seed)).collect();
+        laters.sort_unstable();
+        assert!(laters[7] < Duration::from_millis(230), "{stay}: {laters:?}");
     }
+}
+
+/// How long a hundred turns take those who are left, after their first ones.
+fn left_of_fifty(stay: usize, seed: u64) -> Duration {
+    let mut race = Race::new(50, seed);
+    race.run(50 * 8);
+    race.stay = stay;
+    let left = |race: &mut Race, grants| {
+        race.order.clear();
+        let begin = race.now;
+        while race.order.len() < grants {
+            race.step();
+        }
+        race.now.since(begin)
+    };
+    let first = left(&mut race, 50 + 10 * stay);
+    assert!(first < Duration::from_millis(600), "{stay}: {first:?}");
+    left(&mut race, 100)
 }

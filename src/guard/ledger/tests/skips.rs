@@ -98,9 +98,7 @@ fn the_end_of_a_registration_that_was_not_made_does_not_end_the_next_one() {
     let again = sent(&mut ledger).0;
     assert_eq!((again.kind, ledger.peek_op()), (OpKind::Enlist, None));
 
-    let sqlstate = crate::error::SqlState::new(*b"57014");
-    let error = Error::Server { sqlstate, message: "canceled".into() };
-    ledger.failed(batch[0], error, &mut outcomes).expect("a try may fail");
+    fail(&mut ledger, &mut outcomes, batch[0]);
     ledger.skipped(batch[1]);
     ledger.skipped(batch[2]);
     ledger.synced();
